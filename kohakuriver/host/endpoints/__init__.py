@@ -1,0 +1,1 @@
+"""Thin answers to the host's routes."""

@@ -1,0 +1,1 @@
+"""The host's rows: one file per noun, each spells its own SQL."""

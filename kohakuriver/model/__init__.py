@@ -1,0 +1,1 @@
+"""The vocabulary every program shares: values only, no I/O."""

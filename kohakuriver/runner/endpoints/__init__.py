@@ -1,0 +1,1 @@
+"""Thin answers to the runner's routes."""

@@ -1,0 +1,152 @@
+"""What an engine is: the protocol by which a runner makes, watches and removes workloads on its node.
+
+Every implementation (docker, process, and the fake of the tests) passes one contract suite.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+STDOUT_NAME, STDERR_NAME = "stdout", "stderr"
+
+
+class WorkloadKey(NamedTuple):
+    """One try to run one workload."""
+
+    task_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory or file of the node shown inside the workload."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """Everything an engine may be told about a workload; what is not here cannot be asked for.
+
+    `command` is the program and its arguments exactly as they reach `execve`. `cpu_count` 0 and `memory_bytes`
+    None mean no limit. `cpu_ids` and `numa_node` pin when given. `log_directory` receives the files `stdout` and
+    `stderr`, byte-exact up to `log_limit_bytes` each, followed by one visible marker line where they were cut.
+    """
+
+    key: WorkloadKey
+    name: str
+    image: str
+    command: tuple[str, ...]
+    log_directory: Path
+    log_limit_bytes: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    cpu_count: int = 0
+    cpu_ids: tuple[int, ...] = ()
+    numa_node: int | None = None
+    memory_bytes: int | None = None
+    gpu_ids: tuple[str, ...] = ()
+    pids_limit: int = 0
+    shm_bytes: int = 0
+    mounts: tuple[Mount, ...] = ()
+    privileged: bool = False
+    network: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Phase(StrEnum):
+    """Where a workload stands, as the engine sees it."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a workload ended: `code` as the program gave it (128+n when signal n ended it, as shells say it)."""
+
+    code: int
+    signal: int | None = None
+    oom_killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One look at one workload; times are UTC unix seconds, `exit` stands only when `phase` is EXITED."""
+
+    key: WorkloadKey
+    phase: Phase
+    exit: Exit | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the engine is and can do, for registration and for the person who asks."""
+
+    name: str
+    version: str
+    limits_memory: bool
+    limits_cpu: bool
+    gpus: bool
+
+
+class Engine(Protocol):
+    """Hands for one node; every method may be called again after a crash with the same effect.
+
+    Engines know only workloads that carry their own cluster id and node name. Errors: `EngineFailed` (with
+    `retry_elsewhere` when another node might do better: daemon down, disk full; not for a missing program),
+    `NotFound` for a key that the engine does not have.
+    """
+
+    async def open(self) -> None:
+        """Connect, begin to listen for events; raises EngineFailed when the engine cannot be reached."""
+
+    async def close(self) -> None:
+        """Let go of everything of ours; workloads go on."""
+
+    async def describe(self) -> EngineInfo:
+        """Ask the engine who it is; raises EngineFailed when it does not answer."""
+
+    async def ensure_image(self, image: str) -> None:
+        """Return when the image is on the node, pulling it if the name has a registry; raises EngineFailed."""
+
+    async def create(self, spec: ContainerSpec) -> None:
+        """Make the workload without starting it; an older attempt under the same name is removed first."""
+
+    async def start(self, spec: ContainerSpec) -> None:
+        """Start it and begin to copy its output into the log files; a no-op when it already started."""
+
+    async def adopt(self, spec: ContainerSpec) -> None:
+        """Take over a workload found alive after a restart: its output is complete again, nothing doubled."""
+
+    async def signal(self, key: WorkloadKey, number: int) -> None:
+        """Send a signal to the workload (to every process of it where there is no init); a no-op once it exited."""
+
+    async def pause(self, key: WorkloadKey) -> None:
+        """Freeze every process of it; a no-op when frozen; raises Conflict when it has exited."""
+
+    async def resume(self, key: WorkloadKey) -> None:
+        """Thaw it; a no-op when not frozen; raises Conflict when it has exited."""
+
+    async def observe(self, key: WorkloadKey) -> Observed:
+        """Look at one workload now; raises NotFound."""
+
+    async def observe_all(self) -> list[Observed]:
+        """Look at all of ours, whatever their state."""
+
+    async def finish_logs(self, spec: ContainerSpec) -> None:
+        """Return when the log files of an exited workload hold its whole output (up to the limit) on disk."""
+
+    async def remove(self, key: WorkloadKey) -> None:
+        """Take it away, killing what still runs; a no-op when it is not there. Log files stay."""
+
+    def events(self) -> AsyncIterator[WorkloadKey]:
+        """Keys of workloads about which something changed; may repeat, may miss while the engine is away."""

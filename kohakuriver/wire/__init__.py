@@ -1,0 +1,1 @@
+"""How programs talk: the route table made into servers and calls."""
