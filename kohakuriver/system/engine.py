@@ -12,6 +12,11 @@ from typing import NamedTuple, Protocol
 STDOUT_NAME, STDERR_NAME = "stdout", "stderr"
 
 
+def cut_marker(log_limit_bytes: int) -> bytes:
+    """The line that stands in a log file where the output was cut."""
+    return f"\n[kohakuriver: output cut here at {log_limit_bytes} bytes]\n".encode()
+
+
 class WorkloadKey(NamedTuple):
     """One try to run one workload."""
 

@@ -1,0 +1,332 @@
+"""An engine made of nothing: true to the contract, cheap by the thousand, and ill on request.
+
+It runs the commands of `fake_shell`. A `FakeNode` is the machine with its workloads, which outlive every `FakeEngine`
+made over it as containers outlive a runner; a second engine over the same node is a runner that came back. As with
+a real daemon, output reaches the log files only while an engine that started or adopted the workload is open.
+"""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.system.clock import Clock, SystemClock
+from kohakuriver.system.engine import (
+    STDERR_NAME,
+    STDOUT_NAME,
+    ContainerSpec,
+    EngineInfo,
+    Exit,
+    Observed,
+    Phase,
+    WorkloadKey,
+    cut_marker,
+)
+from tests.fake_shell import Die, EatMemory, Print, Program, Sleep, Step
+
+
+@dataclass
+class Faults:
+    """What goes wrong, by the name of the engine's method; change it at any time.
+
+    `before` and `after` hold errors, one per call to come: raised without doing the step, or having done it (the answer
+    was lost). `delay_seconds` passes on the clock before the step. Shares are between 0 and 1. `unreachable` is a daemon
+    that is down: every call fails, workloads go on, their events are lost. `hold_logs`: only `finish_logs` copies output.
+    """
+
+    before: dict[str, list[EngineFailed]] = field(default_factory=dict)
+    after: dict[str, list[EngineFailed]] = field(default_factory=dict)
+    delay_seconds: dict[str, float] = field(default_factory=dict)
+    events_lost: float = 0.0
+    events_doubled: float = 0.0
+    unreachable: bool = False
+    hold_logs: bool = False
+    missing_images: set[str] = field(default_factory=set)
+
+
+class FakeWorkload:
+    """One command on a fake node."""
+
+    def __init__(self, spec: ContainerSpec, node: "FakeNode", owner: tuple[str, str]) -> None:
+        self.spec, self.node, self.owner = spec, node, owner
+        self.phase = Phase.CREATED
+        self.exit: Exit | None = None
+        self.started_at: float | None = None
+        self.finished_at: float | None = None
+        self.output = {STDOUT_NAME: bytearray(), STDERR_NAME: bytearray()}
+        self.attached: FakeEngine | None = None
+        self._program = Program(spec.command, spec.env, spec.working_dir or "/")
+        self._steps: Iterator[Step | int] = iter(())
+        self._task: asyncio.Task[None] | None = None
+        self._wakes_at = self._left_seconds = 0.0
+        self._pending_signals: list[int] = []
+
+    def observed(self) -> Observed:
+        return Observed(self.spec.key, self.phase, self.exit, self.started_at, self.finished_at)
+
+    def start(self) -> None:
+        if not self._program.knows_program():
+            raise EngineFailed(f"there is no program {self.spec.command[0]!r} in the workload")
+        self.phase, self.started_at = Phase.RUNNING, self.node.clock.now()
+        self.node.executions[self.spec.key] += 1
+        self._steps = self._program.steps()
+        self._go(0.0)
+        self._changed()
+
+    def signal(self, number: int) -> None:
+        if self.phase not in (Phase.RUNNING, Phase.PAUSED) or (steps := self._program.after(number)) is None:
+            return
+        if self.phase is Phase.PAUSED and number != signal.SIGKILL:
+            self._pending_signals.append(number)
+            return
+        self._halt()
+        self.phase, rest = Phase.RUNNING, self._steps
+        self._steps = _chained(steps, rest)
+        self._go(0.0)
+
+    def pause(self) -> None:
+        self._halt()
+        self._left_seconds = self._wakes_at - self.node.clock.monotonic()
+        self.phase = Phase.PAUSED
+        self._changed()
+
+    def resume(self) -> None:
+        self.phase = Phase.RUNNING
+        self._go(self._left_seconds)
+        self._changed()
+        pending, self._pending_signals = self._pending_signals, []
+        for number in pending:
+            self.signal(number)
+
+    def end(self, exit: Exit) -> None:
+        """Be over now, whatever it was doing."""
+        self._halt()
+        self.phase, self.exit, self.finished_at = Phase.EXITED, exit, self.node.clock.now()
+        self._changed()
+
+    def drop(self) -> None:
+        """Vanish without a word."""
+        self._halt()
+
+    def copy_output(self) -> None:
+        """Append what the log files lack."""
+        self.spec.log_directory.mkdir(parents=True, exist_ok=True)
+        for name, data in self.output.items():
+            limit = self.spec.log_limit_bytes
+            whole = data if len(data) <= limit else data[:limit] + cut_marker(limit)
+            with open(self.spec.log_directory / name, "ab") as file:
+                file.write(whole[file.tell() :])
+
+    def _changed(self) -> None:
+        self.node.tell(self)
+
+    def _halt(self) -> None:
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._task = None
+
+    def _go(self, after_seconds: float) -> None:
+        self._wakes_at = self.node.clock.monotonic() + after_seconds
+        self._task = asyncio.get_running_loop().create_task(self._play(after_seconds))
+
+    async def _play(self, after_seconds: float) -> None:
+        if after_seconds == float("inf"):
+            await asyncio.get_running_loop().create_future()
+        await self.node.clock.sleep(after_seconds)
+        for step in self._steps:
+            match step:
+                case int(code):
+                    return self.end(Exit(code))
+                case Die(number):
+                    return self.end(Exit(128 + number, number))
+                case Print(descriptor, data):
+                    self._print(STDOUT_NAME if descriptor == 1 else STDERR_NAME, data)
+                case Sleep(seconds):
+                    await self._sleep(seconds)
+                case EatMemory() if self.spec.memory_bytes is not None:
+                    return self.end(Exit(128 + signal.SIGKILL, signal.SIGKILL, oom_killed=True))
+                case EatMemory():
+                    await self._sleep(float("inf"))
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds == float("inf"):
+            self._wakes_at = seconds
+            await asyncio.get_running_loop().create_future()
+        self._wakes_at = self.node.clock.monotonic() + seconds * self.node.time_scale
+        await self.node.clock.sleep(seconds * self.node.time_scale)
+
+    def _print(self, name: str, data: bytes) -> None:
+        room = self.spec.log_limit_bytes + 1 - len(self.output[name])
+        self.output[name] += data[: max(room, 0)]
+        if self.attached is not None and not self.attached.faults.hold_logs:
+            self.copy_output()
+
+
+def _chained(first: Iterator[Step | int], then: Iterator[Step | int]) -> Iterator[Step | int]:
+    yield from first
+    yield from then
+
+
+class FakeNode:
+    """A machine: its workloads, its clock, and a record of what was really executed.
+
+    `time_scale` multiplies every sleep of a workload. `executions` counts starts per workload and is never reset.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, time_scale: float = 1.0, seed: int = 0) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.time_scale = time_scale
+        self.random = random.Random(seed)
+        self.workloads: dict[WorkloadKey, FakeWorkload] = {}
+        self.executions: Counter[WorkloadKey] = Counter()
+        self.engines: list[FakeEngine] = []
+
+    def tell(self, workload: FakeWorkload) -> None:
+        """Let every open engine that owns the workload know that it changed."""
+        for engine in self.engines:
+            if engine.owner == workload.owner:
+                engine.hear(workload.spec.key)
+
+    def reboot(self) -> None:
+        """Every running workload ends as it does when the machine is switched off and on."""
+        for workload in self.workloads.values():
+            if workload.phase in (Phase.RUNNING, Phase.PAUSED):
+                workload.end(Exit(128 + signal.SIGKILL, signal.SIGKILL))
+
+    def drop_all(self) -> None:
+        """Forget every workload; for the end of a test."""
+        for workload in self.workloads.values():
+            workload.drop()
+        self.workloads.clear()
+
+
+class FakeEngine:
+    """An `Engine` over a fake node; `calls` lists (method, key) in order."""
+
+    def __init__(self, node: FakeNode, cluster: str = "cluster", name: str = "node") -> None:
+        self.node = node
+        self.owner = (cluster, name)
+        self.faults = Faults()
+        self.calls: list[tuple[str, WorkloadKey | None]] = []
+        self._heard: asyncio.Queue[WorkloadKey | None] = asyncio.Queue()
+
+    async def open(self) -> None:
+        await self._step("open", None, lambda: None)
+        self.node.engines.append(self)
+
+    async def close(self) -> None:
+        if self in self.node.engines:
+            self.node.engines.remove(self)
+        for workload in self.node.workloads.values():
+            if workload.attached is self:
+                workload.attached = None
+        self._heard.put_nowait(None)
+
+    async def describe(self) -> EngineInfo:
+        await self._step("describe", None, lambda: None)
+        return EngineInfo(name="fake", version="1", limits_memory=True, limits_cpu=True, gpus=True)
+
+    async def ensure_image(self, image: str) -> None:
+        def look() -> None:
+            if image in self.faults.missing_images:
+                raise EngineFailed(f"there is no image {image!r}")
+
+        await self._step("ensure_image", None, look)
+
+    async def create(self, spec: ContainerSpec) -> None:
+        await self._step("create", spec.key, lambda: self._create(spec))
+
+    def _create(self, spec: ContainerSpec) -> None:
+        if spec.key in self.node.workloads:
+            return
+        for other in [each for each in self._mine() if each.spec.name == spec.name]:
+            self._remove(other.spec.key)
+        self.node.workloads[spec.key] = FakeWorkload(spec, self.node, self.owner)
+
+    async def start(self, spec: ContainerSpec) -> None:
+        await self._step("start", spec.key, lambda: self._start(spec))
+
+    def _start(self, spec: ContainerSpec) -> None:
+        workload = self._find(spec.key)
+        self._attach(workload)
+        if workload.phase is Phase.CREATED:
+            workload.start()
+
+    async def adopt(self, spec: ContainerSpec) -> None:
+        await self._step("adopt", spec.key, lambda: self._attach(self._find(spec.key)))
+
+    async def signal(self, key: WorkloadKey, number: int) -> None:
+        await self._step("signal", key, lambda: self._find(key).signal(number))
+
+    async def pause(self, key: WorkloadKey) -> None:
+        await self._step("pause", key, lambda: self._freeze(key, Phase.RUNNING, FakeWorkload.pause))
+
+    async def resume(self, key: WorkloadKey) -> None:
+        await self._step("resume", key, lambda: self._freeze(key, Phase.PAUSED, FakeWorkload.resume))
+
+    def _freeze(self, key: WorkloadKey, only_from: Phase, act: Callable[[FakeWorkload], None]) -> None:
+        workload = self._find(key)
+        if workload.phase in (Phase.EXITED, Phase.CREATED):
+            raise Conflict(f"workload {key.task_id} is not running")
+        if workload.phase is only_from:
+            act(workload)
+
+    async def observe(self, key: WorkloadKey) -> Observed:
+        await self._step("observe", key, lambda: None)
+        return self._find(key).observed()
+
+    async def observe_all(self) -> list[Observed]:
+        await self._step("observe_all", None, lambda: None)
+        return [workload.observed() for workload in self._mine()]
+
+    async def finish_logs(self, spec: ContainerSpec) -> None:
+        await self._step("finish_logs", spec.key, lambda: self._find(spec.key).copy_output())
+
+    async def remove(self, key: WorkloadKey) -> None:
+        await self._step("remove", key, lambda: self._remove(key))
+
+    async def events(self) -> AsyncIterator[WorkloadKey]:
+        while (key := await self._heard.get()) is not None:
+            yield key
+
+    def hear(self, key: WorkloadKey) -> None:
+        """Pass an event on, or lose it, or pass it on twice."""
+        if self.faults.unreachable or self.node.random.random() < self.faults.events_lost:
+            return
+        self._heard.put_nowait(key)
+        if self.node.random.random() < self.faults.events_doubled:
+            self._heard.put_nowait(key)
+
+    def _mine(self) -> list[FakeWorkload]:
+        return [workload for workload in self.node.workloads.values() if workload.owner == self.owner]
+
+    def _find(self, key: WorkloadKey) -> FakeWorkload:
+        workload = self.node.workloads.get(key)
+        if workload is None or workload.owner != self.owner:
+            raise NotFound(f"the engine has no workload {key.task_id} attempt {key.attempt}")
+        return workload
+
+    def _attach(self, workload: FakeWorkload) -> None:
+        workload.attached = self
+        if not self.faults.hold_logs:
+            workload.copy_output()
+
+    def _remove(self, key: WorkloadKey) -> None:
+        workload = self.node.workloads.get(key)
+        if workload is not None and workload.owner == self.owner:
+            workload.drop()
+            del self.node.workloads[key]
+
+    async def _step(self, name: str, key: WorkloadKey | None, act: Callable[[], None]) -> None:
+        self.calls.append((name, key))
+        await self.node.clock.sleep(self.faults.delay_seconds.get(name, 0.0))
+        if self.faults.unreachable:
+            raise EngineFailed("the fake engine does not answer", retry_elsewhere=True)
+        if self.faults.before.get(name):
+            raise self.faults.before[name].pop(0)
+        act()
+        if self.faults.after.get(name):
+            raise self.faults.after[name].pop(0)
