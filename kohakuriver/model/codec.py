@@ -1,0 +1,354 @@
+"""Typed values to and from JSON; nothing else crosses the wire.
+
+Coders are compiled once per type. Servers decode strictly (an unknown field is an error that names it); clients
+leave out what they do not know. Ids (`Snowflake`) are JSON strings, tuples are JSON arrays.
+"""
+
+import dataclasses
+import enum
+import functools
+import json
+import operator
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NewType, TypeVar, Union, cast, get_args, get_origin
+
+from kohakuriver.model.errors import BadRequest
+from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
+
+T = TypeVar("T")
+Snowflake = NewType("Snowflake", int)
+JsonObject = NewType("JsonObject", dict[str, Any])  # an object whose members nobody here interprets
+Decode = Callable[[Any, str], Any]
+Encode = Callable[[Any], Any]
+MAX_SNOWFLAKE = 2**63 - 1
+NAMES: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    type(None): "nothing",
+}
+
+
+def loads(text: str | bytes) -> Any:
+    """JSON to plain values, refusing what JSON readers disagree about: duplicate keys, NaN, deep nesting."""
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+    except RecursionError:
+        raise BadRequest("body: nested too deeply") from None
+    except UnicodeDecodeError:
+        raise BadRequest("body: not UTF-8") from None
+    except json.JSONDecodeError as broken:
+        raise BadRequest(f"body: not JSON: {broken}") from None
+
+
+def dumps(value: Any) -> str:
+    """Plain values to compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def decode(kind: type[T], raw: Any, *, strict: bool = True, at: str = "") -> T:
+    """Build `kind` from plain JSON values; raises BadRequest naming the field."""
+    return cast(T, decoder(cast(Any, kind), strict)(raw, at))
+
+
+def encode(value: Any) -> Any:
+    """Plain JSON values of any dataclass (or list of them, enum, or plain value)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return encoder(type(value))(value)
+    if isinstance(value, (list, tuple)):
+        return [encode(v) for v in value]
+    if isinstance(value, dict):
+        return {k: encode(v) for k, v in value.items()}
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def encode_text(value: Any) -> str:
+    """JSON text of a typed value."""
+    return dumps(encode(value))
+
+
+@functools.cache
+def decoder(kind: Any, strict: bool = True) -> Decode:
+    """The compiled decoder of a type."""
+    return _decoder(kind, FREE, strict)
+
+
+@functools.cache
+def encoder(kind: Any) -> Encode:
+    """The compiled encoder of a type (also of `list[T]` and unions, where the type is needed to find ids)."""
+    return _encoder(kind) or _same
+
+
+@functools.cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def strip_optional(kind: Any) -> tuple[Any, bool]:
+    """The type without its `| None`, and whether it had one."""
+    if get_origin(kind) in (Union, types.UnionType):
+        rest = [a for a in get_args(kind) if a is not type(None)]
+        if len(rest) < len(get_args(kind)):
+            return functools.reduce(operator.or_, rest), True
+    return kind, False
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise BadRequest(f"{twice[:100]}: given twice")
+    return made
+
+
+def _constant(name: str) -> Any:
+    raise BadRequest(f"body: {name} is not a JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise BadRequest(f"body: the number {digits[:20]}… is too large")
+    return int(digits)
+
+
+def _decoder(kind: Any, bounds: Bounds, strict: bool) -> Decode:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _union(kind, bounds, strict)
+    if origin in (list, tuple):
+        return _sequence(origin, _decoder(args[0], bounds, strict), bounds)
+    if origin is dict:
+        return _mapping(_decoder(args[1], bounds, strict), bounds)
+    if dataclasses.is_dataclass(kind):
+        return _record(kind, strict)
+    if kind is Snowflake:
+        return _snowflake
+    if kind is JsonObject:
+        return _opaque
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return _enumerated(kind)
+    return {str: _text, int: _whole, float: _number, bool: _flag}[kind](bounds)
+
+
+def _wrong(at: str, wanted: str, raw: Any) -> BadRequest:
+    got = NAMES.get(type(raw), type(raw).__name__)
+    return BadRequest(f"{at or 'body'}: expected {wanted}, got {got}")
+
+
+def _opaque(raw: Any, at: str) -> Any:
+    if type(raw) is not dict:
+        raise _wrong(at, "an object", raw)
+    return raw
+
+
+def _text(bounds: Bounds) -> Decode:
+    def text(raw: Any, at: str) -> str:
+        if type(raw) is not str:
+            raise _wrong(at, "text", raw)
+        if len(raw) > bounds.length:
+            raise BadRequest(f"{at}: longer than {bounds.length} characters")
+        if len(raw) < bounds.shortest:
+            raise BadRequest(f"{at}: must not be empty")
+        if "\0" in raw:
+            raise BadRequest(f"{at}: must not hold a NUL character")
+        if not raw.isascii():
+            _encodable(raw, at)
+        if not bounds.matches(raw):
+            raise BadRequest(f"{at}: {raw[:60]!r} is not allowed here (must match {bounds.pattern})")
+        _check(bounds, raw, at)
+        return raw
+
+    return text
+
+
+def _encodable(text: str, at: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{at}: holds half of a surrogate pair") from None
+
+
+def _whole(bounds: Bounds) -> Decode:
+    return _bounded(int, bounds)
+
+
+def _number(bounds: Bounds) -> Decode:
+    return _bounded(float, bounds)
+
+
+def _bounded(kind: type[int] | type[float], bounds: Bounds) -> Decode:
+    least = bounds.least if bounds.least is not None else -MAX_INTEGER
+    most = bounds.most if bounds.most is not None else MAX_INTEGER
+
+    def number(raw: Any, at: str) -> Any:
+        if kind is float and type(raw) is int:
+            raw = float(raw)
+        if type(raw) is not kind:
+            raise _wrong(at, NAMES[kind], raw)
+        assert isinstance(raw, (int, float))
+        if not least <= raw <= most:
+            raise BadRequest(f"{at}: {raw} is not between {least:g} and {most:g}")
+        _check(bounds, raw, at)
+        return raw
+
+    return number
+
+
+def _flag(bounds: Bounds) -> Decode:
+    def flag(raw: Any, at: str) -> bool:
+        if type(raw) is not bool:
+            raise _wrong(at, "true or false", raw)
+        return raw
+
+    return flag
+
+
+def _check(bounds: Bounds, value: Any, at: str) -> None:
+    if bounds.check is not None:
+        try:
+            bounds.check(value)
+        except ValueError as reason:
+            raise BadRequest(f"{at}: {reason}") from None
+
+
+def _snowflake(raw: Any, at: str) -> int:
+    if type(raw) is int and 0 < raw <= MAX_SNOWFLAKE:
+        return raw
+    if type(raw) is str and 0 < len(raw) <= 19 and raw.isascii() and raw.isdigit() and 0 < int(raw) <= MAX_SNOWFLAKE:
+        return int(raw)
+    raise BadRequest(f"{at}: expected an id (digits), got {str(raw)[:40]!r}")
+
+
+def _enumerated(kind: type[enum.Enum]) -> Decode:
+    by_value = {m.name.lower() if isinstance(m.value, int) else m.value: m for m in kind}
+
+    def enumerated(raw: Any, at: str) -> enum.Enum:
+        found = by_value.get(raw) if type(raw) is str else None
+        if found is None:
+            raise BadRequest(f"{at}: {str(raw)[:40]!r} is not one of {', '.join(by_value)}")
+        return found
+
+    return enumerated
+
+
+def _union(kind: Any, bounds: Bounds, strict: bool) -> Decode:
+    inner, optional = strip_optional(kind)
+    if optional:
+        decode_inner = _decoder(inner, bounds, strict)
+        return lambda raw, at: None if raw is None else decode_inner(raw, at)
+    by_json = {(list if get_origin(a) in (list, tuple) else a): _decoder(a, bounds, strict) for a in get_args(kind)}
+
+    def union(raw: Any, at: str) -> Any:
+        if type(raw) not in by_json:
+            raise _wrong(at, " or ".join(NAMES[t] for t in by_json), raw)
+        return by_json[type(raw)](raw, at)
+
+    return union
+
+
+def _sequence(origin: Any, item: Decode, bounds: Bounds) -> Decode:
+    def sequence(raw: Any, at: str) -> Any:
+        if type(raw) is not list:
+            raise _wrong(at, "a list", raw)
+        if len(raw) > bounds.count:
+            raise BadRequest(f"{at}: more than {bounds.count} items")
+        return origin([item(v, f"{at}[{i}]") for i, v in enumerate(raw)])
+
+    return sequence
+
+
+def _mapping(item: Decode, bounds: Bounds) -> Decode:
+    key = _text(Bounds(length=1024, shortest=1))
+
+    def mapping(raw: Any, at: str) -> dict[str, Any]:
+        if type(raw) is not dict:
+            raise _wrong(at, "an object", raw)
+        if len(raw) > bounds.count:
+            raise BadRequest(f"{at}: more than {bounds.count} members")
+        made = {key(k, f"{at} key"): item(v, f"{at}.{k[:60]}") for k, v in raw.items()}
+        _check(bounds, made, at)
+        return made
+
+    return mapping
+
+
+def _record(kind: Any, strict: bool) -> Decode:
+    hints = hints_of(kind)
+    fields = [f for f in dataclasses.fields(kind) if f.init]
+    members = {f.name: _decoder(hints[f.name], bounds_of(f), strict) for f in fields}
+    nothing = (dataclasses.MISSING, dataclasses.MISSING)
+    required = [f.name for f in fields if (f.default, f.default_factory) == nothing]
+
+    def record(raw: Any, at: str) -> Any:
+        if type(raw) is not dict:
+            raise _wrong(at, "an object", raw)
+        prefix = f"{at}." if at else ""
+        known = {}
+        for name, value in raw.items():
+            member = members.get(name)
+            if member is not None:
+                known[name] = member(value, prefix + name)
+            elif strict:
+                raise BadRequest(f"{prefix}{name[:100]}: unknown field")
+        for name in required:
+            if name not in known:
+                raise BadRequest(f"{prefix}{name}: required")
+        try:
+            return kind(**known)
+        except ValueError as reason:
+            raise BadRequest(f"{prefix}{reason}") from None
+
+    return record
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _encoder(kind: Any) -> Encode | None:
+    """The encoder of a type, or None when its values are JSON already."""
+    inner, optional = strip_optional(kind)
+    origin, args = get_origin(inner), get_args(inner)
+    if inner is Snowflake:
+        return _optionally(str, optional)
+    if origin in (list, tuple):
+        item = _encoder(args[0])
+        return _optionally((lambda value: [item(v) for v in value]) if item else list, optional)
+    if origin is dict:
+        member = _encoder(args[1])
+        return _optionally(lambda value: {k: member(v) for k, v in value.items()}, optional) if member else None
+    if dataclasses.is_dataclass(inner):
+        return _optionally(_record_encoder(inner), optional)
+    if isinstance(inner, type) and issubclass(inner, enum.Enum):
+        return _optionally(_enum_value, optional)
+    if origin in (Union, types.UnionType):
+        return _optionally(encode, optional)
+    return None
+
+
+def _enum_value(member: enum.Enum) -> Any:
+    return member.name.lower() if isinstance(member.value, int) else member.value
+
+
+def _optionally(encode_value: Encode, optional: bool) -> Encode:
+    return (lambda value: None if value is None else encode_value(value)) if optional else encode_value
+
+
+def _record_encoder(kind: Any) -> Encode:
+    hints = hints_of(kind)
+    plain = [f.name for f in dataclasses.fields(kind) if _encoder(hints[f.name]) is None]
+    coded = [(f.name, _encoder(hints[f.name]) or _same) for f in dataclasses.fields(kind) if f.name not in plain]
+
+    def record(value: Any) -> dict[str, Any]:
+        made = {name: getattr(value, name) for name in plain}
+        for name, encode_member in coded:
+            made[name] = encode_member(getattr(value, name))
+        return made
+
+    return record

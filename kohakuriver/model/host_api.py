@@ -1,0 +1,179 @@
+"""The host's table: read this file to know everything the host can be asked."""
+
+from dataclasses import dataclass, field
+
+from kohakuriver.model import fields as f
+from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.codec import JsonObject, Snowflake
+from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.node import Metrics, Node
+from kohakuriver.model.report import NAME, Acknowledged, Changed, Heartbeat, Register, Registered
+from kohakuriver.model.route import MEGABYTE, ByteStream, PlainText, Route, table_of
+from kohakuriver.model.runner_api import Nothing, ReadOutput
+from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
+
+REASON = Bounds(length=500, pattern=f.NO_CONTROL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskId:
+    task_id: Snowflake = declare("The task.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The new tasks, one for each target, in the order of the targets."""
+
+    task_ids: list[Snowflake]
+    batch_id: Snowflake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListTasks:
+    """Which tasks, newest first; `before` is the last id of the page before."""
+
+    status: Status | None = declare("Only in this status.", default=None)
+    node: str | None = declare("Only on this node.", default=None, bounds=NAME)
+    owner: str | None = declare("Only of this person.", default=None, bounds=Bounds(length=64))
+    before: Snowflake | None = declare("Only older than this id.", default=None)
+    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListMyTasks:
+    """Which of the caller's tasks, newest first."""
+
+    status: Status | None = declare("Only in this status.", default=None)
+    before: Snowflake | None = declare("Only older than this id.", default=None)
+    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectTask:
+    task_id: Snowflake = declare("The task.")
+    reason: str = declare("Why not.", default="", bounds=REASON)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hostname:
+    hostname: str = declare("The node.", bounds=NAME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    hostname: str = declare("The node.", bounds=NAME)
+    reason: str = declare("Why, for others to read.", default="", bounds=REASON)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHealth:
+    """A node with its last minute, one reading a second, oldest first."""
+
+    hostname: str
+    status: str
+    cores: int
+    cores_free: int
+    memory_bytes: int
+    gpus: int
+    gpus_free: int
+    tasks_running: int
+    history: list[Metrics] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The cluster in one look: totals, tasks by status, each node with its last minute."""
+
+    version: str
+    cluster_id: str
+    auth_enabled: bool
+    nodes_online: int
+    nodes_total: int
+    cores_total: int
+    cores_free: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+    gpus_total: int
+    gpus_free: int
+    tasks: dict[str, int]
+    nodes: list[NodeHealth]
+
+
+R, O = Role, Ownership
+T = "/api/tasks"
+TASK_SUBMIT = Route("task.submit", "POST", T, SubmitTask, Submitted, R.USER, "Queue a command.", success=202)
+TASK_LIST = Route("task.list", "GET", T, ListTasks, list[Task], R.VIEWER, "Tasks, newest first.")
+TASK_MY = Route("task.my", "GET", T + "/my", ListMyTasks, list[Task], R.VIEWER, "The caller's tasks, newest first.")
+TASK_WAITING = Route(
+    "task.pending", "GET", T + "/pending-approval", ListMyTasks, list[Task], R.OPERATOR, "Tasks that wait for a yes."
+)
+TASK_SHOW = Route("task.status", "GET", T + "/{task_id}", TaskId, Task, R.VIEWER, "One task.", O.TASK_READ)
+TASK_HISTORY = Route(
+    "task.history",
+    "GET",
+    T + "/{task_id}/history",
+    TaskId,
+    list[HistoryEntry],
+    R.VIEWER,
+    "All that happened to a task.",
+    O.TASK_READ,
+)
+TASK_KILL = Route("task.kill", "POST", T + "/{task_id}/kill", TaskId, Task, R.USER, "End a task.", O.TASK_CONTROL)
+TASK_PAUSE = Route("task.pause", "POST", T + "/{task_id}/pause", TaskId, Task, R.USER, "Freeze it.", O.TASK_CONTROL)
+TASK_RESUME = Route("task.resume", "POST", T + "/{task_id}/resume", TaskId, Task, R.USER, "Thaw it.", O.TASK_CONTROL)
+TASK_APPROVE = Route("task.approve", "POST", T + "/{task_id}/approve", TaskId, Task, R.OPERATOR, "Let it run.")
+TASK_REJECT = Route("task.reject", "POST", T + "/{task_id}/reject", RejectTask, Task, R.OPERATOR, "Refuse it.")
+TASK_STDOUT = Route(
+    "task.stdout", "GET", T + "/{task_id}/stdout", ReadOutput, ByteStream, R.VIEWER, "Its output.", O.TASK_READ
+)
+TASK_STDERR = Route(
+    "task.stderr", "GET", T + "/{task_id}/stderr", ReadOutput, ByteStream, R.VIEWER, "Its errors.", O.TASK_READ
+)
+
+N = "/api/nodes"
+NODE_LIST = Route("node.list", "GET", N, Nothing, list[Node], R.VIEWER, "The nodes.")
+NODE_SHOW = Route("node.status", "GET", N + "/{hostname}", Hostname, Node, R.VIEWER, "One node.")
+NODE_DRAIN = Route("node.drain", "POST", N + "/{hostname}/drain", Drain, Node, R.ADMIN, "Give it no new tasks.")
+NODE_RESUME = Route("node.resume", "POST", N + "/{hostname}/resume", Hostname, Node, R.ADMIN, "Give it tasks again.")
+NODE_DELETE = Route("node.delete", "DELETE", N + "/{hostname}", Hostname, Nothing, R.ADMIN, "Forget an offline node.")
+NODE_REGISTER = Route(
+    "node.register",
+    "POST",
+    N + "/register",
+    Register,
+    Registered,
+    R.NODE,
+    "A runner introduces itself.",
+    O.NODE,
+    body_limit_bytes=16 * MEGABYTE,
+)
+NODE_HEARTBEAT = Route(
+    "node.heartbeat",
+    "PUT",
+    N + "/{hostname}/heartbeat",
+    Heartbeat,
+    Acknowledged,
+    R.NODE,
+    "A runner's sign of life.",
+    O.NODE,
+    body_limit_bytes=16 * MEGABYTE,
+)
+NODE_REPORT = Route(
+    "node.report",
+    "POST",
+    N + "/{hostname}/report",
+    Changed,
+    Acknowledged,
+    R.NODE,
+    "A runner reports a change.",
+    O.NODE,
+    body_limit_bytes=16 * MEGABYTE,
+)
+
+HEALTH = Route("health", "GET", "/api/health", Nothing, Health, R.VIEWER, "The cluster in one look.")
+HEALTHZ = Route("healthz", "GET", "/healthz", Nothing, PlainText, R.ANONY, "Whether the host lives.")
+METRICS = Route("metrics", "GET", "/metrics", Nothing, PlainText, R.VIEWER, "Prometheus text.")
+OPENAPI = Route("openapi", "GET", "/api/openapi.json", Nothing, JsonObject, R.ANONY, "This table as OpenAPI 3.1.")
+
+ROUTES = table_of(globals())

@@ -1,0 +1,121 @@
+"""What a runner tells its host, and what the host answers."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kohakuriver.model import fields as f
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.node import Machine, Metrics
+
+NAME = Bounds(length=64, shortest=1, pattern=f.HOSTNAME)
+NOTE = Bounds(length=4096)
+
+
+class State(StrEnum):
+    """Where an attempt stands on its node."""
+
+    PREPARING = "preparing"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadState:
+    """One attempt as its runner knows it; `killed` says that it ended because the host asked for that.
+
+    `refused` stands when it never started: the reason, and whether another node might do better.
+    Times are UTC unix seconds.
+    """
+
+    task_id: Snowflake
+    attempt: int
+    state: State
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_killed: bool = False
+    killed: bool = False
+    timed_out: bool = False
+    refused: bool = False
+    retry_elsewhere: bool = False
+    message: str | None = declare("Why it ended so, or what it waits for.", default=None, bounds=NOTE)
+    started_at: float | None = None
+    ended_at: float | None = None
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All attempts a runner has; complete, so that a lost one heals with the next.
+
+    `instance` is drawn anew at each start of the runner, `sequence` grows by one a report: a late one is ignored.
+    """
+
+    instance: str = declare("The runner's life.", bounds=Bounds(length=64))
+    sequence: int = declare("Grows with each report.", bounds=Bounds(least=0))
+    workloads: list[WorkloadState] = declare("Every attempt it has.", default=[])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """A runner introduces itself; `clock` is its UTC unix time."""
+
+    hostname: str = declare("The node's name.", bounds=NAME)
+    url: str = declare(
+        "Where the host reaches the runner.",
+        bounds=Bounds(length=300, pattern=r"https?://[A-Za-z0-9.:\[\]_-]+"),
+    )
+    version: str = declare("The runner's release.", bounds=Bounds(length=64))
+    engine: str = declare("Its engine.", bounds=Bounds(length=32))
+    engine_version: str = declare("The engine's release.", default="", bounds=Bounds(length=64))
+    machine: Machine
+    clock: float
+    report: Report
+    warnings: list[str] = declare("What an admin should know.", default=[], bounds=Bounds(length=1000, count=50))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """A runner's sign of life."""
+
+    hostname: str = declare("The node's name.", bounds=NAME)
+    clock: float
+    metrics: Metrics = field(default_factory=Metrics)
+    report: Report
+    warnings: list[str] = declare("What an admin should know.", default=[], bounds=Bounds(length=1000, count=50))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """A report at once, because something changed."""
+
+    hostname: str = declare("The node's name.", bounds=NAME)
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRef:
+    """One attempt, named."""
+
+    task_id: Snowflake
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """What the host made of a report: these ends are stored (forget them), these attempts must go away (fenced)."""
+
+    ended: list[AttemptRef] = field(default_factory=list)
+    fenced: list[AttemptRef] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """The host's welcome: the pace of heartbeats, and what it made of the report."""
+
+    cluster_id: str
+    version: str
+    heartbeat_interval_seconds: float
+    acknowledged: Acknowledged

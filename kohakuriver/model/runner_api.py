@@ -1,0 +1,82 @@
+"""The runner's table: only the host may ask, only signed."""
+
+from dataclasses import dataclass
+
+from kohakuriver.model import fields as f
+from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.report import WorkloadState
+from kohakuriver.model.route import MEGABYTE, ByteStream, Route, table_of
+from kohakuriver.model.task import TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execute:
+    """One attempt to run one task, with what placement gave it.
+
+    `cpu_ids` is empty when the cores are not pinned; `gpus` are indices on this node.
+    """
+
+    task_id: Snowflake
+    attempt: int = declare("Which try this is.", bounds=Bounds(least=1))
+    owner: str
+    spec: TaskSpec
+    gpus: list[int] = declare("GPUs given to it, by index.", default=[])
+    numa_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt, by id and number."""
+
+    task_id: Snowflake
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """End an attempt: SIGTERM, then SIGKILL after the grace."""
+
+    task_id: Snowflake
+    attempt: int
+    grace_seconds: float = declare("Time between the two.", default=10.0, bounds=Bounds(least=0, most=3600))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOutput:
+    """Which bytes of a task's output: from `offset`, or the last `lines`; `follow` goes on until the task ends."""
+
+    task_id: Snowflake
+    offset: int = declare("First byte to read.", default=0, bounds=Bounds(least=0))
+    lines: int | None = declare("Only the last lines.", default=None, bounds=Bounds(least=0, most=1_000_000))
+    follow: bool = declare("Go on as output comes, until the task ends.", default=False)
+    attempt: int | None = declare("An earlier attempt, instead of the latest.", default=None, bounds=Bounds(least=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No parameters, or no answer but that it is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerHealth:
+    """Whether the runner is well, and which host it listens to."""
+
+    hostname: str = declare("The node's name.", bounds=Bounds(pattern=f.HOSTNAME))
+    version: str
+    cluster_id: str
+
+
+N, H = Role.NODE, Ownership.HOST
+EXECUTE = Route(
+    "execute", "POST", "/api/execute", Execute, WorkloadState, N, "Take on one attempt.", H, 202, 4 * MEGABYTE
+)
+KILL = Route("kill", "POST", "/api/kill", Kill, WorkloadState, N, "End an attempt.", H, 202)
+PAUSE = Route("pause", "POST", "/api/pause", Attempt, WorkloadState, N, "Freeze an attempt.", H)
+RESUME = Route("resume", "POST", "/api/resume", Attempt, WorkloadState, N, "Let a frozen attempt go on.", H)
+STDOUT = Route("stdout", "GET", "/api/tasks/{task_id}/stdout", ReadOutput, ByteStream, N, "Standard output.", H)
+STDERR = Route("stderr", "GET", "/api/tasks/{task_id}/stderr", ReadOutput, ByteStream, N, "Standard error.", H)
+HEALTH = Route("health", "GET", "/api/health", Nothing, RunnerHealth, N, "Whether the runner is well.", H)
+
+ROUTES = table_of(globals())
