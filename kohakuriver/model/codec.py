@@ -53,7 +53,7 @@ def dumps(value: Any) -> str:
 
 def decode(kind: type[T], raw: Any, *, strict: bool = True, at: str = "") -> T:
     """Build `kind` from plain JSON values; raises BadRequest naming the field."""
-    return cast(T, decoder(cast(Any, kind), strict)(raw, at))
+    return cast(T, decoder(kind, strict)(raw, at))
 
 
 def encode(value: Any) -> Any:
@@ -72,20 +72,29 @@ def encode_text(value: Any) -> str:
     return dumps(encode(value))
 
 
-@functools.cache
 def decoder(kind: Any, strict: bool = True) -> Decode:
     """The compiled decoder of a type."""
+    return _compiled_decoder(kind, strict)
+
+
+def encoder(kind: Any) -> Encode:
+    """The compiled encoder of a type (also of `list[T]` and unions, where the type is needed to find ids)."""
+    return _compiled_encoder(kind)
+
+
+@functools.cache
+def _compiled_decoder(kind: Any, strict: bool) -> Decode:
     return _decoder(kind, FREE, strict)
 
 
 @functools.cache
-def encoder(kind: Any) -> Encode:
-    """The compiled encoder of a type (also of `list[T]` and unions, where the type is needed to find ids)."""
+def _compiled_encoder(kind: Any) -> Encode:
     return _encoder(kind) or _same
 
 
 @functools.cache
 def hints_of(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
     return typing.get_type_hints(kind)
 
 

@@ -1,0 +1,101 @@
+"""Settings, declared once each: name, type, default, meaning, secret or not.
+
+The file spells them in upper case (`HOST_PORT = 8000`), the environment as `KOHAKURIVER_HOST_PORT`, flags as `--host-port`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from kohakuriver.model.fields import FREE, HOSTNAME, Bounds
+
+PORT = Bounds(least=1, most=65535)
+SECONDS = Bounds(least=0.01, most=86400 * 365)
+
+
+def setting(default: Any, about: str, *, bounds: Bounds = FREE, secret: bool = False) -> Any:
+    """One setting; a secret one has no flag and is never shown."""
+    metadata = {"about": about, "bounds": bounds, "secret": secret, "flag": ""}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """Settings of the host."""
+
+    host_bind_ip: str = setting("127.0.0.1", "Address the API listens on; 0.0.0.0 for every network.")
+    host_port: int = setting(8000, "Port of the API.", bounds=PORT)
+    host_reachable_address: str = setting("", "Address by which nodes and people reach this host; empty: found out.")
+    shared_dir: str = setting("", "Storage that host and nodes share; empty: there is none.")
+    db_file: str = setting("", "The database; empty: `host.db` in the state directory.")
+    state_dir: str = setting("~/.kohakuriver/host", "Where the host keeps its database and secrets.")
+    cluster_secret_file: str = setting(
+        "~/.kohakuriver/cluster_secret", "File (mode 0600) of the secret that host and runners share; made when absent."
+    )
+    heartbeat_interval_seconds: float = setting(5.0, "Seconds between heartbeats asked of runners.", bounds=SECONDS)
+    heartbeat_timeout_factor: float = setting(
+        6.0, "A node silent for so many heartbeats is offline.", bounds=Bounds(least=1, most=1000)
+    )
+    cleanup_check_interval_seconds: float = setting(10.0, "Seconds between health checks.", bounds=SECONDS)
+    kill_grace_seconds: float = setting(10.0, "Seconds between SIGTERM and SIGKILL.", bounds=Bounds(least=0, most=3600))
+    tasks_privileged: bool = setting(False, "Whether a task may ask for `privileged`.")
+    log_level: str = setting(
+        "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """Settings of a runner."""
+
+    host_address: str = setting("127.0.0.1", "Where the host is: name or address.")
+    host_port: int = setting(8000, "Port of the host's API.", bounds=PORT)
+    runner_hostname: str = setting(
+        "", "This node's name; empty: the machine's.", bounds=Bounds(pattern=f"({HOSTNAME})?")
+    )
+    runner_bind_ip: str = setting("127.0.0.1", "Address the runner listens on; 0.0.0.0 for every network.")
+    runner_port: int = setting(8001, "Port of the runner's API.", bounds=PORT)
+    runner_address: str = setting("", "Address by which the host reaches this runner; empty: found out.")
+    shared_dir: str = setting("", "Storage that host and nodes share; empty: there is none.")
+    local_temp_dir: str = setting(
+        "", "Fast local scratch, shown to tasks as /local_temp; empty: in the state directory."
+    )
+    state_dir: str = setting("~/.kohakuriver/runner", "Where the runner keeps its store, logs and scratch.")
+    cluster_secret_file: str = setting(
+        "~/.kohakuriver/cluster_secret", "File (mode 0600) of the secret that host and runners share."
+    )
+    engine: str = setting("docker", "What runs workloads: docker, or process.", bounds=Bounds(pattern="docker|process"))
+    process_engine_allowed: bool = setting(
+        False, "Whether tasks may run as plain processes of this machine, without a container."
+    )
+    docker_socket: str = setting("/var/run/docker.sock", "The Docker daemon's socket.")
+    initial_base_image: str = setting("debian:12-slim", "Image of a task that names neither environment nor image.")
+    default_working_dir: str = setting("", "Working directory of a task that names none; empty: the image's.")
+    additional_mounts: list[str] = setting([], "Mounts given to every task, SOURCE:TARGET[:ro].")
+    allowed_mount_roots: list[str] = setting([], "Directories of this node below which a task may ask for mounts.")
+    tasks_privileged: bool = setting(False, "Whether a task may ask for `privileged` on this node.")
+    task_pids_limit: int = setting(4096, "Processes a task may have.", bounds=Bounds(least=0, most=4_000_000))
+    task_shm_bytes: int = setting(8_000_000_000, "Size of a task's /dev/shm.", bounds=Bounds(least=0))
+    task_network: str = setting("bridge", "Docker network of tasks.", bounds=Bounds(length=64))
+    log_limit_bytes: int = setting(
+        1_000_000_000, "Bytes kept of each output of a task.", bounds=Bounds(least=1000, most=10**13)
+    )
+    numactl_path: str = setting("", "Path of numactl for the process engine; empty: not used.")
+    resource_check_interval_seconds: float = setting(1.0, "Seconds between readings of the machine.", bounds=SECONDS)
+    docker_image_sync_timeout: float = setting(600.0, "Seconds an image may take to arrive.", bounds=SECONDS)
+    log_level: str = setting(
+        "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """Settings of the client commands."""
+
+    host: str = setting("127.0.0.1", "The host's name or address.")
+    port: int = setting(8000, "Port of the host's API.", bounds=PORT)
+
+
+PROGRAMS: dict[str, type] = {"host": HostSettings, "runner": RunnerSettings, "client": ClientSettings}

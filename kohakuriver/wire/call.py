@@ -1,0 +1,124 @@
+"""Call a route on another program, and get its typed answer or its typed error."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from kohakuriver.model import codec, errors
+from kohakuriver.model.route import ByteStream, Route
+from kohakuriver.wire import sign
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
+class NotDelivered(errors.NodeUnreachable):
+    """No connection could be made, so the peer has certainly not seen the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One request as it goes out; the path and query are encoded already."""
+
+    method: str
+    url: URL
+    body: bytes
+
+
+class Peer:
+    """One other program; keeps one HTTP session for all its calls."""
+
+    def __init__(self, http: aiohttp.ClientSession, base_url: str, signer: sign.Signer) -> None:
+        self._http, self._base_url, self._signer = http, base_url.rstrip("/"), signer
+
+    async def call(self, route: Route[Q, R], request: Q, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> R:
+        """The typed answer; raises what the peer refused with, NotDelivered, or NodeUnreachable when nobody knows."""
+        prepared = self._prepare(route, request)
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(3.0, timeout_seconds))
+        for last in (False, True):
+            headers, nonce = self._signer.sign(_covered(prepared))
+            status, answer_headers, body = await self._send(prepared, headers, timeout)
+            if not self._signer.trusts(answer_headers, nonce, status, body):
+                raise self._distrust(status, body)
+            if status < 400:
+                return codec.decode(route.gives, codec.loads(body), strict=False)
+            self._raise_or_learn(status, body, last)
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def stream(self, route: Route[Q, ByteStream], request: Q) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An open answer of raw bytes, to be read chunk by chunk; raises as `call` does."""
+        prepared = self._prepare(route, request)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
+        for last in (False, True):
+            headers, nonce = self._signer.sign(_covered(prepared))
+            try:
+                async with self._http.request(
+                    prepared.method, prepared.url, headers=headers, timeout=timeout
+                ) as answer:
+                    if answer.status < 400:
+                        if not self._signer.trusts(answer.headers, nonce, answer.status, sign.STREAM):
+                            raise self._distrust(answer.status, b"")
+                        yield answer
+                        return
+                    body = await answer.read()
+            except aiohttp.ClientError as broken:
+                raise errors.NodeUnreachable(f"{self._base_url}: {broken}") from broken
+            if not self._signer.trusts(answer.headers, nonce, answer.status, body):
+                raise self._distrust(answer.status, body)
+            self._raise_or_learn(answer.status, body, last)
+
+    def _prepare(self, route: Route[Q, R], request: Q) -> _Prepared:
+        path, rest = route.split(codec.encoder(route.takes)(request))
+        url = URL(self._base_url + path, encoded=True)
+        if route.has_body:
+            return _Prepared(route.method, url, codec.dumps(rest).encode())
+        return _Prepared(route.method, url.with_query({k: _plain(v) for k, v in rest.items()}), b"")
+
+    async def _send(
+        self, prepared: _Prepared, headers: dict[str, str], timeout: aiohttp.ClientTimeout
+    ) -> tuple[int, Any, bytes]:
+        content = {"Content-Type": "application/json"} if prepared.body else {}
+        try:
+            async with self._http.request(
+                prepared.method, prepared.url, data=prepared.body or None, headers=headers | content, timeout=timeout
+            ) as answer:
+                return answer.status, answer.headers, await answer.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as broken:
+            raise NotDelivered(f"{self._base_url}: {broken or 'no connection in time'}") from broken
+        except (aiohttp.ClientError, TimeoutError) as broken:
+            raise errors.NodeUnreachable(f"{self._base_url}: {broken or 'no answer in time'}") from broken
+
+    def _distrust(self, status: int, body: bytes) -> errors.RiverError:
+        """What to make of an answer that is not signed with our key: somebody else, or one who does not know us."""
+        error = _error_of(status, body)
+        if status in (401, 403, 404):
+            return error
+        return errors.NodeUnreachable(f"{self._base_url}: the answer is not signed with our key (status {status})")
+
+    def _raise_or_learn(self, status: int, body: bytes, last: bool) -> None:
+        error = _error_of(status, body)
+        if last or error.code != sign.Stale.code:
+            raise error
+        self._signer.learn(str(error.details["audience"]), float(error.details["now"]))
+
+
+def _covered(prepared: _Prepared) -> sign.Request:
+    return sign.Request(prepared.method, prepared.url.raw_path, prepared.url.raw_query_string, prepared.body)
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _error_of(status: int, body: bytes) -> errors.RiverError:
+    try:
+        told = codec.loads(body)["error"]
+        return errors.from_wire(str(told["code"]), str(told["message"]), told.get("details"))
+    except (errors.BadRequest, KeyError, TypeError, AttributeError):
+        return errors.NodeUnreachable(f"an answer of status {status} that is not ours")

@@ -1,0 +1,256 @@
+"""Turn a route table and its answers into a server.
+
+One request, in order: read, identify, allow, decode, guard, answer, encode. Nothing else in the product reads an
+aiohttp request or maps an error to a status.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast, get_origin
+
+from aiohttp import web
+
+from kohakuriver.model import codec, errors
+from kohakuriver.model.access import Caller, Ownership, Role
+from kohakuriver.model.route import ByteStream, PlainText, Route
+from kohakuriver.wire import sign
+
+log = logging.getLogger(__name__)
+S = TypeVar("S")
+Q = TypeVar("Q")
+R = TypeVar("R")
+BODY_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded(Generic[R]):
+    """An answer of type R that is JSON text already."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Raw bytes as they come; `headers` tell what they are."""
+
+    chunks: AsyncIterator[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request as the edge read it: enough to say who sent it."""
+
+    headers: Mapping[str, str]
+    remote: str
+    signing: sign.Request
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Who sent a request; `signed` stands when a program did, and its answer is signed too."""
+
+    caller: Caller
+    signed: sign.Signed | None = None
+
+
+Identify = Callable[[Incoming], Identified]
+Handler = Callable[[S, Caller, Q], Awaitable[R]]
+Guard = Callable[[S, Caller, Ownership, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Answer(Generic[S]):
+    """A route and the function that answers it; `on`, `on_stream` and `on_text` make one, type-checked."""
+
+    route: Route[Any, Any]
+    handler: Handler[S, Any, Any]
+
+
+def on(route: Route[Q, R], handler: Handler[S, Q, R | Encoded[R]]) -> Answer[S]:
+    """Answer a route with JSON."""
+    return Answer(route, handler)
+
+
+def on_stream(route: Route[Q, ByteStream], handler: Handler[S, Q, Streamed]) -> Answer[S]:
+    """Answer a route with raw bytes."""
+    return Answer(route, handler)
+
+
+def on_text(route: Route[Q, PlainText], handler: Handler[S, Q, str]) -> Answer[S]:
+    """Answer a route with text."""
+    return Answer(route, handler)
+
+
+@dataclass(frozen=True)
+class Edge(Generic[S]):
+    """What stands between the network and the answers: the state they get, and who is let through."""
+
+    state: S
+    identify: Identify
+    guard: Guard[S]
+
+
+def build_app(routes: Sequence[Route[Any, Any]], answers: Sequence[Answer[S]], edge: Edge[S]) -> web.Application:
+    """An application that answers exactly this table; raises RuntimeError when table and answers differ."""
+    wanted, given = sorted(r.name for r in routes), sorted(a.route.name for a in answers)
+    if wanted != given:
+        raise RuntimeError(f"routes and answers differ: {sorted(set(wanted) ^ set(given))}")
+    app = web.Application(middlewares=[_errors_to_json])
+    for answer in sorted(answers, key=lambda a: "{" in a.route.path):  # fixed paths win over parameters
+        app.router.add_route(answer.route.method, answer.route.path, _endpoint(answer, edge))
+    return app
+
+
+def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    route, decode, encode = answer.route, codec.decoder(answer.route.takes), codec.encoder(answer.route.gives)
+    parse = {name: _text_parser(kind) for name, kind in codec.hints_of(route.takes).items()}
+
+    async def serve(request: web.Request, body: bytes, who: Identified) -> web.StreamResponse:
+        _allow(route, who.caller)
+        asked = decode(_members(request, route, body, parse), "")
+        if route.owns is not Ownership.NOTHING:
+            await edge.guard(edge.state, who.caller, route.owns, asked)
+        made = await answer.handler(edge.state, who.caller, asked)
+        if isinstance(made, Streamed):
+            return await _stream(request, made, who.signed)
+        if route.gives is PlainText:
+            return web.Response(text=made, status=route.success)
+        text = made.text if isinstance(made, Encoded) else codec.dumps(encode(made))
+        return _json(text, route.success, who.signed)
+
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        body = await _read(request, route.body_limit_bytes) if route.has_body else b""
+        try:
+            who = edge.identify(_incoming(request, body))
+        except sign.StaleSignature as stale:
+            return _refusal(stale, stale.signed)
+        try:
+            return await serve(request, body, who)
+        except errors.RiverError as refused:
+            return _refusal(refused, who.signed)
+
+    return endpoint
+
+
+def _incoming(request: web.Request, body: bytes) -> Incoming:
+    signing = sign.Request(request.method, request.rel_url.raw_path, request.rel_url.raw_query_string, body)
+    return Incoming(request.headers, request.remote or "", signing)
+
+
+def _allow(route: Route[Any, Any], caller: Caller) -> None:
+    if caller.may(route.needs):
+        return
+    if caller.role is Role.ANONY:
+        raise errors.NotLoggedIn("log in first")
+    raise errors.NotAllowed(f"this needs the role {route.needs.label}; you are {caller.role.label}")
+
+
+async def _read(request: web.Request, limit_bytes: int) -> bytes:
+    if (request.content_length or 0) > limit_bytes:
+        raise errors.TooLarge(f"body: larger than {limit_bytes} bytes")
+    parts, total = [], 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            while part := await request.content.readany():
+                parts.append(part)
+                total += len(part)
+                if total > limit_bytes:
+                    raise errors.TooLarge(f"body: larger than {limit_bytes} bytes")
+    except TimeoutError:
+        raise errors.BadRequest(f"body: did not arrive within {BODY_TIMEOUT_SECONDS:g} seconds") from None
+    return b"".join(parts)
+
+
+def _members(
+    request: web.Request, route: Route[Any, Any], body: bytes, parse: Mapping[str, Callable[[str], Any]]
+) -> dict[str, Any]:
+    members: Any = codec.loads(body) if body else {}
+    if type(members) is not dict:
+        raise errors.BadRequest("body: expected an object")
+    texts = [*request.match_info.items(), *request.query.items()]
+    for name, text in texts:
+        if name in members:
+            raise errors.BadRequest(f"{name[:100]}: given twice")
+        if route.has_body and name not in route.path_fields:
+            raise errors.BadRequest(f"{name[:100]}: belongs into the body, not into the query")
+        members[name] = parse[name](text) if name in parse else text
+    return cast(dict[str, Any], members)
+
+
+def _text_parser(kind: Any) -> Callable[[str], Any]:
+    """How a query or path text becomes the JSON value that the decoder expects; what does not parse stays text."""
+    inner, _ = codec.strip_optional(kind)
+    if inner is bool:
+        return lambda text: {"true": True, "false": False}.get(text, text)
+    if inner in (int, float):
+        return _number_or_text
+    if get_origin(inner) in (list, tuple):
+        return lambda text: text.split(",") if text else []
+    return lambda text: text
+
+
+def _number_or_text(text: str) -> Any:
+    try:
+        found = json.loads(text) if len(text) <= 20 else text
+    except ValueError:
+        return text
+    return found if type(found) in (int, float) else text
+
+
+def _json(text: str, status: int, signed: sign.Signed | None) -> web.Response:
+    body = text.encode()
+    answer = web.Response(body=body, status=status, content_type="application/json")
+    if signed:
+        answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, status, body)
+    return answer
+
+
+def _refusal(error: errors.RiverError, signed: sign.Signed | None) -> web.Response:
+    return _error(error.status, error.code, str(error), error.details, signed)
+
+
+def _error(
+    status: int, code: str, message: str, details: Mapping[str, Any] | None = None, signed: sign.Signed | None = None
+) -> web.Response:
+    told = {"error": {"code": code, "message": message, "details": dict(details or {})}}
+    return _json(codec.dumps(told), status, signed)
+
+
+async def _stream(request: web.Request, made: Streamed, signed: sign.Signed | None) -> web.StreamResponse:
+    answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream", **made.headers})
+    if signed:
+        answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, 200, sign.STREAM)
+    await answer.prepare(request)
+    async for chunk in made.chunks:
+        await answer.write(chunk)
+    await answer.write_eof()
+    return answer
+
+
+@web.middleware
+async def _errors_to_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except errors.RiverError as refused:
+        return _refusal(refused, None)
+    except web.HTTPNotFound:
+        return _error(404, errors.NotFound.code, f"there is nothing at {request.path[:200]}")
+    except web.HTTPMethodNotAllowed as refused:
+        answer = _error(405, errors.MethodNotAllowed.code, f"{request.method[:20]} is not possible here")
+        answer.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
+        return answer
+    except web.HTTPException as refused:
+        return _error(refused.status, errors.BadRequest.code, refused.reason)
+    except ConnectionResetError:
+        raise  # the caller went away in the middle of a stream
+    except Exception:
+        log.exception("request failed method=%s path=%s", request.method, request.path)
+        if request.writer.output_size:
+            raise  # a stream broke in the middle: cutting the connection is the only truth left
+        return _error(500, "internal", "the program failed; its log has the reason")
