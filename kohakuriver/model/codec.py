@@ -92,9 +92,13 @@ def _compiled_encoder(kind: Any) -> Encode:
     return _encoder(kind) or _same
 
 
-@functools.cache
 def hints_of(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields by name."""
+    return _resolved_hints(kind)
+
+
+@functools.cache
+def _resolved_hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
