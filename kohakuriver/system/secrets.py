@@ -1,0 +1,45 @@
+"""Secrets in files that only their owner can read."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+SECRET_BYTES = 32
+
+
+class UnsafeFile(RuntimeError):
+    """A secret's file could be read by somebody else, or is not a secret."""
+
+
+def load_secret(path: Path) -> bytes:
+    """The secret in `path` (hex text); raises UnsafeFile when others could read it, FileNotFoundError when absent."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
+            raise UnsafeFile(f"{path} must be a file of yours with mode 0600 (chmod 600 {path})")
+        text = file.read(1024).strip()
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        raise UnsafeFile(f"{path} does not hold a secret (hex digits)") from None
+    if len(secret) < SECRET_BYTES:
+        raise UnsafeFile(f"{path} holds a secret of {len(secret)} bytes; at least {SECRET_BYTES} are needed")
+    return secret
+
+
+def make_secret(path: Path) -> bytes:
+    """The secret in `path`, drawn and written (mode 0600) when there is none; two makers agree on one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(secrets.token_hex(SECRET_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(fresh, path)  # atomic, and it never replaces one that is there
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return load_secret(path)
