@@ -1,0 +1,73 @@
+"""What every test may ask for: the built file; and the rule that a real suite must not be skipped when it counts."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+REAL_SUITES = {"artifact", "docker"}
+HAS_PASSED = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    built = Path(__file__).parents[1] / "dist/kohakuriver.pyz"
+    parser.addoption("--pyz", type=Path, default=built, help="the built file that the artifact tests run")
+    parser.addoption(
+        "--no-skips", action="store_true", help="fail if a test of a real suite is skipped, or none passes"
+    )
+
+
+@pytest.fixture(scope="session")
+def pyz(request: pytest.FixtureRequest) -> Path:
+    """The built file."""
+    path: Path = request.config.getoption("--pyz")
+    if not path.exists():
+        pytest.skip(f"{path} is not built: run `python3 build.py`")
+    return path.resolve()
+
+
+def fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure that says why it was skipped."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.longrepr = f"--no-skips: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
+        report.outcome = "failed"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if collector.config.getoption("--no-skips"):
+        fail_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    suites = REAL_SUITES & {marker.name for marker in item.iter_markers()}
+    if suites and item.config.getoption("--no-skips"):
+        fail_skipped(report)
+    if report.when == "call" and report.passed:
+        item.config.stash.setdefault(HAS_PASSED, set()).update(suites)
+    return report
+
+
+def unproven(config: pytest.Config) -> set[str]:
+    """The real suites that had to run and of which no test has passed."""
+    if not config.getoption("--no-skips") or config.getoption("--collect-only"):
+        return set()
+    has_passed: set[str] = config.stash.get(HAS_PASSED, set[str]())
+    return REAL_SUITES - has_passed
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if unproven(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for suite in sorted(unproven(config)):
+        terminalreporter.write_line(f"--no-skips: no test marked `{suite}` has passed", red=True)
