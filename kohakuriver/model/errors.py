@@ -5,10 +5,12 @@ RiverError
     BadRequest         400  exit 2
     TooLarge           413  exit 2
     NotLoggedIn        401  exit 4
+      StaleSignature   401  exit 4
     NotAllowed         403  exit 4
     NotFound           404  exit 3
     MethodNotAllowed   405  exit 2
     Conflict           409  exit 5
+    WrongContentType   415  exit 2
     TooMany            429  exit 6
   Unavailable          someone else must change something
     HostUnreachable    503  exit 6
@@ -57,6 +59,12 @@ class NotLoggedIn(Refused):
     status, code, exit_code = 401, "not_logged_in", 4
 
 
+class StaleSignature(NotLoggedIn):
+    """The signature was right but for another life or time of the program; `details` say which would do."""
+
+    code = "stale_signature"
+
+
 class NotAllowed(Refused):
     """The caller is known and may not do this."""
 
@@ -79,6 +87,12 @@ class Conflict(Refused):
     """The thing is in a state that does not permit this now."""
 
     status, code, exit_code = 409, "conflict", 5
+
+
+class WrongContentType(Refused):
+    """The body is not declared as JSON; a browser cannot be made to send that declaration across sites."""
+
+    status, code, exit_code = 415, "wrong_content_type", 2
 
 
 class TooMany(Refused):

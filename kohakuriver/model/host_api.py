@@ -7,7 +7,7 @@ from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import JsonObject, Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.lifecycle import Status
-from kohakuriver.model.node import Metrics, Node
+from kohakuriver.model.node import Node, Sample
 from kohakuriver.model.report import NAME, Acknowledged, Changed, Heartbeat, Register, Registered
 from kohakuriver.model.route import MEGABYTE, ByteStream, PlainText, Route, table_of
 from kohakuriver.model.runner_api import Nothing, ReadOutput
@@ -78,7 +78,7 @@ class NodeHealth:
     gpus: int
     gpus_free: int
     tasks_running: int
-    history: list[Metrics] = field(default_factory=list)
+    history: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,17 @@ class Metrics:
     gpus: tuple[Gpu, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One second of a machine's life; `at` is UTC unix seconds, the GPU lists go by index."""
+
+    at: float
+    cpu_percent: float | None = None
+    memory_used_bytes: int = 0
+    gpu_percent: list[float] = field(default_factory=list)
+    gpu_memory_used_bytes: list[int] = field(default_factory=list)
+
+
 class NodeStatus(StrEnum):
     """Whether a node is heard of."""
 

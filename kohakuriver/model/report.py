@@ -6,7 +6,7 @@ from enum import StrEnum
 from kohakuriver.model import fields as f
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
-from kohakuriver.model.node import Machine, Metrics
+from kohakuriver.model.node import Machine, Metrics, Sample
 
 NAME = Bounds(length=64, shortest=1, pattern=f.HOSTNAME)
 NOTE = Bounds(length=4096)
@@ -83,6 +83,7 @@ class Heartbeat:
     hostname: str = declare("The node's name.", bounds=NAME)
     clock: float
     metrics: Metrics = field(default_factory=Metrics)
+    samples: list[Sample] = declare("The seconds since the last heartbeat.", default=[], bounds=Bounds(count=120))
     report: Report
     warnings: list[str] = declare("What an admin should know.", default=[], bounds=Bounds(length=1000, count=50))
 

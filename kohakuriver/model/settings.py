@@ -99,3 +99,18 @@ class ClientSettings:
 
 
 PROGRAMS: dict[str, type] = {"host": HostSettings, "runner": RunnerSettings, "client": ClientSettings}
+
+
+def file_key(name: str) -> str:
+    """A setting as its file spells it."""
+    return name.upper()
+
+
+def environment_name(name: str) -> str:
+    """The variable that sets it."""
+    return f"KOHAKURIVER_{name.upper()}"
+
+
+def flag_name(name: str) -> str:
+    """The option that sets it."""
+    return "--" + name.replace("_", "-")

@@ -9,7 +9,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -126,7 +126,7 @@ def _run(connection: sqlite3.Connection, job: _Job) -> None:
         if not isinstance(broken, sqlite3.IntegrityError):
             raise  # a full or broken disk spoils the whole transaction
         job.error = broken
-    except BaseException as refused:
+    except BaseException as refused:  # noqa: BLE001 - carried whole to whoever awaits this work
         job.error = refused
     if job.error is not None:
         connection.execute("ROLLBACK TO work")
@@ -169,11 +169,20 @@ def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
 
 def _migrate(connection: sqlite3.Connection, number: int, script: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    for statement in script.split(";"):
-        if statement.strip():
-            connection.execute(statement)
+    for statement in _statements(script):
+        connection.execute(statement)
     connection.execute(f"PRAGMA user_version={number}")
     connection.execute("COMMIT")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; a trigger with its inner statements is one."""
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _back_up(connection: sqlite3.Connection, to: Path) -> None:

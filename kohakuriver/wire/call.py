@@ -103,7 +103,7 @@ class Peer:
 
     def _raise_or_learn(self, status: int, body: bytes, last: bool) -> None:
         error = _error_of(status, body)
-        if last or error.code != sign.Stale.code:
+        if last or not isinstance(error, errors.StaleSignature):
             raise error
         self._signer.learn(str(error.details["audience"]), float(error.details["now"]))
 

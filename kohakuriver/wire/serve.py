@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast, get_origin
 
@@ -23,6 +24,7 @@ S = TypeVar("S")
 Q = TypeVar("Q")
 R = TypeVar("R")
 BODY_TIMEOUT_SECONDS = 30.0
+IDLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,11 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         return _json(text, route.success, who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
+        _refuse_other_sites(request)
         body = await _read(request, route.body_limit_bytes) if route.has_body else b""
         try:
             who = edge.identify(_incoming(request, body))
-        except sign.StaleSignature as stale:
+        except sign.SignAgain as stale:
             return _refusal(stale, stale.signed)
         try:
             return await serve(request, body, who)
@@ -149,7 +152,16 @@ def _allow(route: Route[Any, Any], caller: Caller) -> None:
     raise errors.NotAllowed(f"this needs the role {route.needs.label}; you are {caller.role.label}")
 
 
+def _refuse_other_sites(request: web.Request) -> None:
+    """A page of another site must not act through the browser of somebody who can reach us."""
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        raise errors.NotAllowed("requests from pages of other sites are refused")
+
+
 async def _read(request: web.Request, limit_bytes: int) -> bytes:
+    if request.body_exists and request.content_type != "application/json":
+        raise errors.WrongContentType("body: must be sent as Content-Type: application/json")
     if (request.content_length or 0) > limit_bytes:
         raise errors.TooLarge(f"body: larger than {limit_bytes} bytes")
     parts, total = [], 0
@@ -254,3 +266,18 @@ async def _errors_to_json(
         if request.writer.output_size:
             raise  # a stream broke in the middle: cutting the connection is the only truth left
         return _error(500, "internal", "the program failed; its log has the reason")
+
+
+@asynccontextmanager
+async def listening(app: web.Application, address: str, port: int) -> AsyncIterator[int]:
+    """Serve while the block runs; gives the port (port 0: any free one). Raises OSError when it is taken.
+
+    A connection that is idle, or does not finish the head of a request, is closed after `IDLE_SECONDS`.
+    """
+    runner = web.AppRunner(app, keepalive_timeout=IDLE_SECONDS, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address, port, backlog=1024, shutdown_timeout=2.0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kohakuriver.model.errors import NotLoggedIn, TooMany
+from kohakuriver.model.errors import NotLoggedIn, StaleSignature, TooMany
 
 REQUEST_HEADER, ANSWER_HEADER = "X-Kohakuriver-Auth", "X-Kohakuriver-Answer"
 WINDOW_SECONDS = 60.0
@@ -54,12 +54,6 @@ class Signed:
     key: bytes
 
 
-class Stale(NotLoggedIn):
-    """The signature was right but for another life or time; `details` say which would do."""
-
-    code = "stale_signature"
-
-
 class Signer:
     """Signs calls to one peer and learns that peer's life and clock from its refusals."""
 
@@ -95,7 +89,7 @@ class Verifier:
         self._turned_at = now()
 
     def verify(self, header: str, request: Request) -> Signed:
-        """Who signed; raises NotLoggedIn, Stale, or TooMany when too many nonces are open."""
+        """Who signed; raises NotLoggedIn, SignAgain, or TooMany when too many nonces are open."""
         parts = header.split(";")
         if len(parts) != 6 or parts[0] != VERSION or not parts[3].isascii() or not parts[3].isdigit():
             raise NotLoggedIn("the signature header is malformed")
@@ -107,7 +101,7 @@ class Verifier:
         now = self._now()
         signed = Signed(name, nonce, key)
         if audience != self.audience or abs(now - int(at_ms[:16]) / 1000) > WINDOW_SECONDS:
-            raise StaleSignature(signed, self.audience, now)
+            raise SignAgain(signed, self.audience, now)
         self._refuse_replay(nonce, now)
         return signed
 
@@ -121,8 +115,8 @@ class Verifier:
         self._seen.add(nonce)
 
 
-class StaleSignature(Stale):
-    """A Stale that remembers the signer, so that the refusal itself can be signed."""
+class SignAgain(StaleSignature):
+    """Remembers the signer, so that the refusal itself can be signed."""
 
     def __init__(self, signed: Signed, audience: str, now: float) -> None:
         super().__init__("sign again for this life and time", {"audience": audience, "now": now})

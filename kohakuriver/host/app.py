@@ -1,0 +1,132 @@
+"""The host's composition root: every part is made here, once, and handed down."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+
+from kohakuriver import __version__
+from kohakuriver.host.background.dispatch import Dispatch
+from kohakuriver.host.background.health import HealthCheck
+from kohakuriver.host.background.runner_monitor import RunnerMonitor
+from kohakuriver.host.endpoints import health, nodes, streams, tasks
+from kohakuriver.host.endpoints.access import guard, identifier
+from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.task_scheduler import Outbox, RunnerPeers, TaskScheduler
+from kohakuriver.host.state import Host
+from kohakuriver.host.store import facts, schema
+from kohakuriver.host.store import nodes as node_rows
+from kohakuriver.host.store import tasks as task_rows
+from kohakuriver.model import host_api
+from kohakuriver.model.settings import HostSettings
+from kohakuriver.model.snowflake import Snowflakes
+from kohakuriver.system.clock import Clock, SystemClock
+from kohakuriver.system.loops import Loops, Wake
+from kohakuriver.system.notify import Notifier
+from kohakuriver.system.secrets import make_secret
+from kohakuriver.system.sqlite import Database
+from kohakuriver.system.watchdog import start_watchdog
+from kohakuriver.wire.serve import Edge, build_app, listening
+from kohakuriver.wire.sign import SteadyTime, Verifier
+
+log = logging.getLogger(__name__)
+ANSWERS = [*tasks.ANSWERS, *nodes.ANSWERS, *health.ANSWERS, *streams.ANSWERS]
+DISPATCH_INTERVAL_SECONDS = 1.0
+MONITOR_INTERVAL_SECONDS = 10.0
+MARKER = ".kohakuriver-cluster"
+
+
+@asynccontextmanager
+async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Host]:
+    """A host that serves until the block ends; it leaves runners and their workloads as they are."""
+    state_dir = Path(settings.state_dir).expanduser()
+    db = await asyncio.to_thread(_open_store, settings, state_dir)
+    secret = await asyncio.to_thread(make_secret, Path(settings.cluster_secret_file).expanduser())
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, limit_per_host=32)) as http:
+        host = await _assemble(settings, clock, db, RunnerPeers(http, secret))
+        await asyncio.to_thread(_mark_shared_storage, settings, host.cluster_id)
+        verifier = Verifier(lambda name: secret, SteadyTime())
+        app = build_app(host_api.ROUTES, ANSWERS, Edge(host, identifier(verifier), guard))
+        try:
+            async with listening(app, settings.host_bind_ip, settings.host_port) as port:
+                _start_loops(host)
+                yield replace(host, url=f"http://{_loopback_or(settings.host_bind_ip)}:{port}")
+        finally:
+            await host.loops.stop()
+            await asyncio.to_thread(db.close)
+
+
+async def serve(settings: HostSettings) -> None:
+    """Run a host until SIGTERM or SIGINT, and tell the service manager how it is."""
+    clock, stop = SystemClock(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    notifier = Notifier.from_environment(os.environ)
+    async with running_host(settings, clock) as host:
+        start_watchdog(host.loops, clock, notifier, lambda: host.db.read(facts.ping))
+        notifier.ready(f"serving {host.url}")
+        log.info("host is ready url=%s version=%s cluster=%s", host.url, __version__, host.cluster_id)
+        await stop.wait()
+        notifier.stopping()
+        log.info("host stops; runners and tasks go on")
+
+
+def _open_store(settings: HostSettings, state_dir: Path) -> Database:
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = Path(settings.db_file).expanduser() if settings.db_file else state_dir / "host.db"
+    return Database(path, schema.MIGRATIONS)
+
+
+async def _assemble(settings: HostSettings, clock: Clock, db: Database, peers: RunnerPeers) -> Host:
+    cluster_id = await db.write(facts.cluster_id)
+    last_id = await db.read(task_rows.last_id)
+    registry = NodeRegistry(await db.read(node_rows.every), clock.monotonic())
+    loops = Loops(clock)
+    scheduler = TaskScheduler(
+        db=db,
+        registry=registry,
+        peers=peers,
+        clock=clock,
+        outbox=Outbox(),
+        heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
+        kill_grace_seconds=settings.kill_grace_seconds,
+    )
+    return Host(
+        settings=settings,
+        cluster_id=cluster_id,
+        db=db,
+        clock=clock,
+        ids=Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id),
+        loops=loops,
+        registry=registry,
+        scheduler=scheduler,
+        dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake()),
+    )
+
+
+def _start_loops(host: Host) -> None:
+    check = HealthCheck(host.settings, host.registry, host.scheduler, host.clock, host.dispatch.wake)
+    monitor = RunnerMonitor(host.db, host.registry, host.scheduler, host.clock, {})
+    host.loops.start("dispatch", host.dispatch.step, DISPATCH_INTERVAL_SECONDS, host.dispatch.wake)
+    host.loops.start("health", check.step, host.settings.cleanup_check_interval_seconds)
+    host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
+
+
+def _mark_shared_storage(settings: HostSettings, cluster_id: str) -> None:
+    """Runners know by this file that their SHARED_DIR and ours are the same storage."""
+    if settings.shared_dir:
+        shared = Path(settings.shared_dir).expanduser()
+        (shared / "logs").mkdir(parents=True, exist_ok=True)
+        (shared / "shared_data").mkdir(exist_ok=True)
+        (shared / MARKER).write_text(cluster_id + "\n")
+
+
+def _loopback_or(address: str) -> str:
+    return "127.0.0.1" if address in ("0.0.0.0", "") else f"[{address}]" if ":" in address else address

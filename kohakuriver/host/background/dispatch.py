@@ -1,0 +1,157 @@
+"""The one dispatch: places what waits, and sends runners what rows want and reports do not yet confirm."""
+
+import logging
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+from kohakuriver.host.services.node_manager import NodeResources, Placement, demand_of, explain, place
+from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.task_scheduler import TaskScheduler
+from kohakuriver.host.store import tasks
+from kohakuriver.host.store.tasks import Change, Live, Shown
+from kohakuriver.model import errors
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.lifecycle import Desired, Event, Status
+from kohakuriver.model.task import Task
+from kohakuriver.system.clock import Clock
+from kohakuriver.system.loops import Loops, Wake
+from kohakuriver.system.sqlite import Database
+from kohakuriver.wire.call import NotDelivered
+
+log = logging.getLogger(__name__)
+QUEUE_LIMIT = 10_000  # how far one pass looks down the queue
+PASS_LIMIT = 128  # placements in one transaction; the next pass follows at once
+ORDERS_LIMIT = 256  # orders under way at once
+ORDER_AGAIN_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """State of the loop; all of it can be lost at any instant."""
+
+    db: Database
+    registry: NodeRegistry
+    scheduler: TaskScheduler
+    loops: Loops
+    clock: Clock
+    wake: Wake
+    seen: dict[str, NodeResources] = field(default_factory=dict)
+
+    async def step(self) -> None:
+        """One pass: place, then send."""
+        placed = await self.db.write(self._place)
+        self.scheduler.outbox.unsent.update(placed)
+        if len(placed) >= PASS_LIMIT:
+            self.wake.set()
+        await self._send()
+
+    def explain(self, task: Shown) -> str | None:
+        """Why a task waits, as the last pass saw it; None when it does not wait."""
+        if task.status is not Status.PENDING:
+            return None
+        demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
+        return explain(
+            demand,
+            self.seen or self.registry.resources(()),
+            self.scheduler.outbox.avoided(task.task_id, self.clock.monotonic()),
+        )
+
+    def _place(self, tx: sqlite3.Connection) -> list[tuple[Snowflake, int]]:
+        outbox, now = self.scheduler.outbox, self.clock.now()
+        queue = tasks.queued(tx, QUEUE_LIMIT)
+        if not queue:
+            return []
+        nodes = self.registry.resources(tasks.live(tx))
+        avoid = {task_id: outbox.avoided(task_id, self.clock.monotonic()) for task_id in list(outbox.shunned)}
+        made = []
+        for placement in place(queue, nodes, avoid, PASS_LIMIT):
+            task = tasks.get(tx, placement.task_id)
+            tasks.move(tx, task, Change(Event.PLACED, _placed(task, placement)), now)
+            made.append((task.task_id, task.attempt + 1))
+        self.seen = nodes
+        return made
+
+    async def _send(self) -> None:
+        outbox, now = self.scheduler.outbox, self.clock.monotonic()
+        room = ORDERS_LIMIT - len(outbox.under_way)
+        rows = await self.db.read(tasks.to_be_ordered)
+        for row in rows:
+            if room <= 0:
+                break
+            order = self._order_due(row, now)
+            if order:
+                outbox.under_way.add(row.task_id)
+                self.loops.spawn(f"order-{row.task_id}", self._carry_out(row, order))
+                room -= 1
+
+    def _order_due(self, row: Live, now: float) -> Desired | None:
+        """The order that is to be sent just now; None when none is, or it is under way, or was sent lately."""
+        outbox, node, order = self.scheduler.outbox, self.registry.nodes.get(row.node), _order(row)
+        if order is None or node is None or not node.online or row.task_id in outbox.under_way:
+            return None
+        if order is Desired.RUN and row.status is Status.ASSIGNING and (row.task_id, row.attempt) in outbox.sent:
+            return None
+        due, _ = outbox.again.get((row.task_id, row.attempt, order), (0.0, 0))
+        return order if due <= now else None
+
+    async def _carry_out(self, row: Live, order: Desired) -> None:
+        outbox, key = self.scheduler.outbox, (row.task_id, row.attempt, order)
+        _, tries = outbox.again.get(key, (0.0, 0))
+        outbox.again[key] = (self.clock.monotonic() + min(ORDER_AGAIN_SECONDS, 0.5 * 2**tries), tries + 1)
+        try:
+            await self._send_one(row, order)
+        except errors.Unavailable as away:
+            if isinstance(away, NotDelivered) and tries == 0 and order is Desired.RUN:
+                outbox.unsent.add((row.task_id, row.attempt))
+            log.warning("order not answered order=%s task=%s node=%s error=%s", order, row.task_id, row.node, away)
+        except errors.RiverError as refused:
+            await self._refused(row, order, refused)
+        finally:
+            outbox.under_way.discard(row.task_id)
+            self.wake.set()
+
+    async def _send_one(self, row: Live, order: Desired) -> None:
+        if order is Desired.KILL:
+            await self.scheduler.send_kill_to_runner(row)
+        elif row.status is Status.ASSIGNING:
+            await self.scheduler.send_task_to_runner(row)
+        elif order is Desired.PAUSE:
+            await self.scheduler.send_pause_to_runner(row)
+        else:
+            await self.scheduler.send_resume_to_runner(row)
+
+    async def _refused(self, row: Live, order: Desired, refused: errors.RiverError) -> None:
+        log.warning("order refused order=%s task=%s node=%s error=%s", order, row.task_id, row.node, refused)
+        if isinstance(refused, errors.NotLoggedIn):
+            return  # the runner does not know us (yet): nothing about the task
+        if order is Desired.KILL and isinstance(refused, errors.NotFound):
+            await self.scheduler.confirm_absence(row)
+        elif order is Desired.RUN and row.status is Status.ASSIGNING:
+            elsewhere = isinstance(refused, errors.Conflict | errors.EngineFailed | errors.TooMany)
+            await self.scheduler.refused(row, str(refused), elsewhere)
+
+
+def _placed(task: Task, placement: Placement) -> dict[str, Any]:
+    return {
+        "attempt": task.attempt + 1,
+        "tries": task.tries + 1,
+        "assigned_node": placement.hostname,
+        "assigned_gpus": list(placement.gpus),
+        "assigned_numa": placement.numa_node,
+    }
+
+
+def _order(row: Live) -> Desired | None:
+    """What a runner must be told about a row; None when its status is what is wanted."""
+    if row.status is Status.LOST:
+        return None
+    if row.desired is Desired.KILL:
+        return Desired.KILL
+    if row.status is Status.ASSIGNING:
+        return Desired.RUN
+    if row.desired is Desired.PAUSE and row.status is Status.RUNNING:
+        return Desired.PAUSE
+    if row.desired is Desired.RUN and row.status is Status.PAUSED:
+        return Desired.RUN
+    return None

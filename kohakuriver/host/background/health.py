@@ -1,0 +1,41 @@
+"""Finds nodes that have gone silent: they are offline, and what they ran is lost."""
+
+import logging
+from dataclasses import dataclass
+
+from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.task_scheduler import TaskScheduler
+from kohakuriver.model.settings import HostSettings
+from kohakuriver.model.units import show_seconds
+from kohakuriver.system.clock import Clock
+from kohakuriver.system.loops import Wake
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """The loop's step; ages are measured on the monotonic clock, so a stepped clock loses no node."""
+
+    settings: HostSettings
+    registry: NodeRegistry
+    scheduler: TaskScheduler
+    clock: Clock
+    dispatch_wake: Wake
+
+    async def step(self) -> None:
+        """Mark every silent node and give up on its tasks, until that is done for each."""
+        silence = self.settings.heartbeat_timeout_factor * self.settings.heartbeat_interval_seconds
+        now = self.clock.monotonic()
+        self.scheduler.outbox.prune(now)
+        for hostname, node in list(self.registry.nodes.items()):
+            if node.online and now - node.seen > silence:
+                node.online = False
+                log.warning("node went offline node=%s silent_seconds=%.1f", hostname, now - node.seen)
+            if not node.online:
+                lost = await self.scheduler.give_up_on(
+                    hostname, f"node {hostname} was silent for {show_seconds(silence)}"
+                )
+                if lost:
+                    log.warning("tasks of an offline node given up node=%s tasks=%d", hostname, lost)
+                    self.dispatch_wake.set()

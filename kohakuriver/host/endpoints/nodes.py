@@ -1,0 +1,152 @@
+"""Nodes: what runners say of themselves, and what admins do with them."""
+
+import logging
+import sqlite3
+
+from kohakuriver import __version__
+from kohakuriver.host.services.node_registry import LiveNode, tell, tell_text, with_drain
+from kohakuriver.host.state import Host
+from kohakuriver.host.store import nodes, tasks
+from kohakuriver.host.store.nodes import NodeRow
+from kohakuriver.host.store.tasks import Change
+from kohakuriver.model import host_api
+from kohakuriver.model.access import Caller
+from kohakuriver.model.errors import Conflict
+from kohakuriver.model.host_api import Drain, Hostname
+from kohakuriver.model.lifecycle import Desired, Event, Status
+from kohakuriver.model.node import Node
+from kohakuriver.model.report import Acknowledged, Changed, Heartbeat, Register, Registered, Report
+from kohakuriver.model.runner_api import Nothing
+from kohakuriver.model.units import rfc3339
+from kohakuriver.wire.serve import Encoded, on
+
+log = logging.getLogger(__name__)
+
+
+async def register(host: Host, caller: Caller, asked: Register) -> Registered:
+    _refuse_twin(host, asked)
+    known = host.registry.nodes.get(asked.hostname)
+    row = NodeRow(
+        hostname=asked.hostname,
+        url=asked.url,
+        version=asked.version,
+        engine=asked.engine,
+        engine_version=asked.engine_version,
+        machine=asked.machine,
+        registered_at=known.row.registered_at if known else rfc3339(host.clock.now()),
+        draining=known.row.draining if known else False,
+        drain_reason=known.row.drain_reason if known else "",
+    )
+    if known is None or known.row != row:
+        await host.db.write(lambda tx: nodes.save(tx, row))
+    node = host.registry.nodes.setdefault(asked.hostname, LiveNode(row, host.clock.monotonic()))
+    node.row, node.warnings = row, tuple(asked.warnings)
+    log.info("runner registered node=%s url=%s engine=%s version=%s", row.hostname, row.url, row.engine, row.version)
+    acknowledged = await _take(host, node, asked.report, asked.clock)
+    return Registered(
+        cluster_id=host.cluster_id,
+        version=__version__,
+        heartbeat_interval_seconds=host.settings.heartbeat_interval_seconds,
+        acknowledged=acknowledged,
+    )
+
+
+def _refuse_twin(host: Host, asked: Register) -> None:
+    """A second runner of one name must not take over while the first one lives."""
+    known = host.registry.nodes.get(asked.hostname)
+    if known is None or not known.online or known.row.url == asked.url or known.instance == asked.report.instance:
+        return
+    if host.clock.monotonic() - known.seen < 2 * host.settings.heartbeat_interval_seconds and known.heard_at:
+        raise Conflict(f"another runner named {asked.hostname} is alive at {known.row.url}")
+
+
+async def heartbeat(host: Host, caller: Caller, asked: Heartbeat) -> Acknowledged:
+    node = host.registry.get(asked.hostname)
+    node.metrics, node.warnings = asked.metrics, tuple(asked.warnings)
+    node.samples.extend(asked.samples)
+    return await _take(host, node, asked.report, asked.clock)
+
+
+async def report(host: Host, caller: Caller, asked: Changed) -> Acknowledged:
+    return await _take(host, host.registry.get(asked.hostname), asked.report, None)
+
+
+async def _take(host: Host, node: LiveNode, told: Report, clock: float | None) -> Acknowledged:
+    """A sign of life: its report goes into the rows before the node counts as online again."""
+    if clock is not None:
+        node.clock_skew_seconds = clock - host.clock.now()
+    node.seen, node.heard_at = host.clock.monotonic(), host.clock.now()
+    acknowledged = await host.scheduler.update_task_status(node, told)
+    came_back = not node.online
+    node.online = True
+    if came_back:
+        log.info("node is back node=%s", node.row.hostname)
+    if came_back or acknowledged.ended:
+        host.dispatch.wake.set()
+    return acknowledged
+
+
+async def list_nodes(host: Host, caller: Caller, asked: Nothing) -> Encoded[list[Node]]:
+    resources = host.registry.resources(await host.db.read(tasks.live))
+    texts = [tell_text(host.registry.nodes[name], resources[name]) for name in sorted(resources)]
+    return Encoded(f"[{','.join(texts)}]")
+
+
+async def show_node(host: Host, caller: Caller, asked: Hostname) -> Node:
+    node = host.registry.get(asked.hostname)
+    resources = host.registry.resources(await host.db.read(lambda tx: tasks.live(tx, asked.hostname)))
+    return tell(node, resources[asked.hostname])
+
+
+async def drain(host: Host, caller: Caller, asked: Drain) -> Node:
+    return await _set_drain(host, caller, asked.hostname, (True, asked.reason))
+
+
+async def resume(host: Host, caller: Caller, asked: Hostname) -> Node:
+    return await _set_drain(host, caller, asked.hostname, (False, ""))
+
+
+async def _set_drain(host: Host, caller: Caller, hostname: str, wanted: tuple[bool, str]) -> Node:
+    def change(tx: sqlite3.Connection) -> NodeRow:
+        row = with_drain(nodes.get(tx, hostname), *wanted)
+        nodes.save(tx, row)
+        return row
+
+    node = host.registry.get(hostname)
+    node.row = await host.db.write(change)
+    host.dispatch.wake.set()
+    return await show_node(host, caller, Hostname(hostname=hostname))
+
+
+async def delete(host: Host, caller: Caller, asked: Hostname) -> Nothing:
+    """Only a silent node, and none with tasks that may still end; those asked to be killed there are gone for good."""
+    node = host.registry.get(asked.hostname)
+    if node.online:
+        raise Conflict(f"node {asked.hostname} is online: stop its runner first")
+
+    def forget(tx: sqlite3.Connection) -> None:
+        nodes.get(tx, asked.hostname)
+        now = host.clock.now()
+        for row in tasks.live(tx, asked.hostname):
+            if row.holds:
+                raise Conflict(f"node {asked.hostname} still has task {row.task_id}; wait until it is lost")
+            if row.status is Status.LOST and row.desired is Desired.KILL:
+                change = Change(Event.KILLED, {"completed_at": rfc3339(now)}, "its node was deleted", caller.name)
+                tasks.move(tx, tasks.get(tx, row.task_id), change, now)
+        nodes.delete(tx, asked.hostname)
+
+    await host.db.write(forget)
+    host.registry.nodes.pop(asked.hostname, None)
+    return Nothing()
+
+
+ANSWERS = [
+    on(host_api.NODE_REGISTER, register),
+    on(host_api.NODE_HEARTBEAT, heartbeat),
+    on(host_api.NODE_REPORT, report),
+    on(host_api.NODE_LIST, list_nodes),
+    on(host_api.NODE_SHOW, show_node),
+    on(host_api.NODE_DRAIN, drain),
+    on(host_api.NODE_RESUME, resume),
+    on(host_api.NODE_DELETE, delete),
+]

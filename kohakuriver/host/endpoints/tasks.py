@@ -1,0 +1,183 @@
+"""Submit, look at, and steer tasks."""
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kohakuriver.host.state import Host
+from kohakuriver.host.store import nodes, tasks
+from kohakuriver.host.store.tasks import Change, Shown
+from kohakuriver.model import codec, host_api
+from kohakuriver.model.access import Caller, Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed
+from kohakuriver.model.host_api import ListMyTasks, ListTasks, RejectTask, Submitted, TaskId
+from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
+from kohakuriver.model.task import HistoryEntry, SubmitTask, Task, spec_values
+from kohakuriver.model.units import parse_target, rfc3339
+from kohakuriver.system.sqlite import Work
+from kohakuriver.wire.serve import Encoded, on
+
+
+async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
+    if asked.privileged and not host.settings.tasks_privileged:
+        raise NotAllowed("privileged: the configuration does not allow it (TASKS_PRIVILEGED)")
+    batch_id, made = _make_tasks(host, caller, asked)
+    digest = hashlib.sha256(codec.encode_text(asked).encode()).hexdigest()
+
+    def insert(tx: sqlite3.Connection) -> Submitted:
+        if asked.idempotency_key is not None:
+            earlier = tasks.find_submit(tx, caller.name, asked.idempotency_key, digest)
+            if earlier:
+                return Submitted(task_ids=earlier, batch_id=earlier[0])
+            tasks.remember_submit(tx, (caller.name, asked.idempotency_key), digest, batch_id)
+        _check_targets(tx, asked.targets)
+        for task in made:
+            tasks.insert(tx, task, caller.name)
+        return Submitted(task_ids=[task.task_id for task in made], batch_id=batch_id)
+
+    submitted = await host.db.write(insert)
+    host.dispatch.wake.set()
+    return submitted
+
+
+def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflake, list[Task]]:
+    targets: list[str | None] = list(asked.targets) or [None]
+    ids = [host.ids.next() for _ in targets]
+    waits = caller.role < Role.OPERATOR
+    made = [
+        Task(
+            task_id=task_id,
+            batch_id=ids[0],
+            owner=caller.name,
+            target=target,
+            status=Status.PENDING_APPROVAL if waits else Status.PENDING,
+            approval_status="pending" if waits else None,
+            submitted_at=rfc3339(host.clock.now()),
+            **spec_values(asked),
+        )
+        for task_id, target in zip(ids, targets, strict=True)
+    ]
+    return ids[0], made
+
+
+def _check_targets(tx: sqlite3.Connection, targets: Sequence[str]) -> None:
+    for number, target in enumerate(targets):
+        hostname = parse_target(target).hostname
+        if nodes.find(tx, hostname) is None:
+            raise BadRequest(f"targets[{number}]: no node {hostname!r} is registered")
+
+
+async def list_tasks(host: Host, caller: Caller, asked: ListTasks) -> Encoded[list[Task]]:
+    return await _page(host, {"status": asked.status, "node": asked.node, "owner": asked.owner}, asked)
+
+
+async def list_my_tasks(host: Host, caller: Caller, asked: ListMyTasks) -> Encoded[list[Task]]:
+    return await _page(host, {"status": asked.status, "owner": caller.name}, asked)
+
+
+async def list_waiting(host: Host, caller: Caller, asked: ListMyTasks) -> Encoded[list[Task]]:
+    if asked.status not in (None, Status.PENDING_APPROVAL):
+        raise BadRequest("status: only pending_approval tasks are listed here")
+    return await _page(host, {"status": Status.PENDING_APPROVAL}, asked)
+
+
+async def _page(host: Host, wanted: Mapping[str, Any], asked: ListTasks | ListMyTasks) -> Encoded[list[Task]]:
+    rows = await host.db.read(lambda tx: tasks.page(tx, wanted, asked.before, asked.limit))
+    return Encoded(f"[{','.join([_text(host, row) for row in rows])}]")
+
+
+def _text(host: Host, row: Shown) -> str:
+    """The task as JSON, with why it waits and how much it has written by now."""
+    if row.status in ON_NODE and row.node in host.registry.nodes:
+        row = row.with_output(host.registry.nodes[row.node].output_bytes.get(row.task_id))
+    return row.text(host.dispatch.explain(row))
+
+
+async def show(host: Host, caller: Caller, asked: TaskId) -> Encoded[Task]:
+    return Encoded(_text(host, await host.db.read(lambda tx: tasks.show(tx, asked.task_id))))
+
+
+async def history(host: Host, caller: Caller, asked: TaskId) -> Encoded[list[HistoryEntry]]:
+    return Encoded(f"[{','.join(await host.db.read(lambda tx: tasks.history(tx, asked.task_id)))}]")
+
+
+async def kill(host: Host, caller: Caller, asked: TaskId) -> Task:
+    """At once where no runner can have it; else the intent is written down and the dispatch carries it out."""
+
+    def intend(tx: sqlite3.Connection) -> Task:
+        task, now = tasks.get(tx, asked.task_id), host.clock.now()
+        if task.status in (Status.PENDING, Status.PENDING_APPROVAL) or _is_orphan(host, task):
+            values = {"desired": Desired.KILL, "completed_at": rfc3339(now)}
+            return tasks.move(tx, task, Change(Event.KILLED, values, by=caller.name), now)
+        if task.status not in ON_NODE and task.status is not Status.LOST:
+            raise Conflict(f"task {task.task_id} is {task.status} already")
+        return tasks.intend(tx, task, Desired.KILL, caller.name, now)
+
+    return await _steer(host, intend)
+
+
+def _is_orphan(host: Host, task: Task) -> bool:
+    return task.status is Status.LOST and task.assigned_node not in host.registry.nodes
+
+
+async def pause(host: Host, caller: Caller, asked: TaskId) -> Task:
+    return await _want(host, caller, asked.task_id, Desired.PAUSE)
+
+
+async def resume(host: Host, caller: Caller, asked: TaskId) -> Task:
+    return await _want(host, caller, asked.task_id, Desired.RUN)
+
+
+async def _want(host: Host, caller: Caller, task_id: Snowflake, desired: Desired) -> Task:
+    def intend(tx: sqlite3.Connection) -> Task:
+        task = tasks.get(tx, task_id)
+        if task.status not in (Status.RUNNING, Status.PAUSED):
+            verb = "paused" if desired is Desired.PAUSE else "resumed"
+            raise Conflict(f"task {task_id} is {task.status}; only a running or paused one can be {verb}")
+        if task.desired is Desired.KILL:
+            raise Conflict(f"task {task_id} is being killed")
+        return tasks.intend(tx, task, desired, caller.name, host.clock.now())
+
+    return await _steer(host, intend)
+
+
+async def approve(host: Host, caller: Caller, asked: TaskId) -> Task:
+    return await _decide(host, caller, asked.task_id, Change(Event.APPROVED, {"approval_status": "approved"}))
+
+
+async def reject(host: Host, caller: Caller, asked: RejectTask) -> Task:
+    values = {"approval_status": "rejected", "rejection_reason": asked.reason or None}
+    return await _decide(host, caller, asked.task_id, Change(Event.REJECTED, values, asked.reason or None))
+
+
+async def _decide(host: Host, caller: Caller, task_id: Snowflake, change: Change) -> Task:
+    def decide(tx: sqlite3.Connection) -> Task:
+        now = host.clock.now()
+        who = {"approved_by": caller.name, "approved_at": rfc3339(now)}
+        whole = Change(change.event, {**change.values, **who}, change.detail, caller.name)
+        return tasks.move(tx, tasks.get(tx, task_id), whole, now)
+
+    return await _steer(host, decide)
+
+
+async def _steer(host: Host, work: Work[Task]) -> Task:
+    task = await host.db.write(work)
+    host.dispatch.wake.set()
+    return task
+
+
+ANSWERS = [
+    on(host_api.TASK_SUBMIT, submit),
+    on(host_api.TASK_LIST, list_tasks),
+    on(host_api.TASK_MY, list_my_tasks),
+    on(host_api.TASK_WAITING, list_waiting),
+    on(host_api.TASK_SHOW, show),
+    on(host_api.TASK_HISTORY, history),
+    on(host_api.TASK_KILL, kill),
+    on(host_api.TASK_PAUSE, pause),
+    on(host_api.TASK_RESUME, resume),
+    on(host_api.TASK_APPROVE, approve),
+    on(host_api.TASK_REJECT, reject),
+]

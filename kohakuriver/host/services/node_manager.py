@@ -1,0 +1,278 @@
+"""Which node a task goes to: free resources and placement, pure.
+
+A task that does not fit claims the node where it will fit soonest: what comes behind it in the queue may use there
+only what the claimant leaves over even when it runs. So nothing small starves something big, and other nodes stay open.
+"""
+
+import functools
+import heapq
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kohakuriver.host.store.tasks import Queued
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.units import parse_target, show_bytes
+
+Rank = tuple[int, int]  # less is earlier: (-priority, task id)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a task needs; `gpus` is a count, or exact indices when `gpu_indices` is not None."""
+
+    cores: int = 0
+    memory_bytes: int = 0
+    gpus: int = 0
+    gpu_indices: frozenset[int] | None = None
+    hostname: str | None = None
+    numa_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one task has on a node."""
+
+    rank: Rank
+    cores: int
+    memory_bytes: int
+    gpus: frozenset[int]
+
+
+@dataclass(slots=True)
+class Room:
+    """What a claim leaves over for those who come behind the claimant."""
+
+    claimant: int
+    cores: int
+    memory_bytes: int
+    gpus: int
+
+
+@dataclass(slots=True)
+class NodeResources:
+    """One node as placement sees it; `closed` says why it takes nothing, empty when it does."""
+
+    hostname: str
+    cores: int
+    memory_bytes: int
+    gpus: frozenset[int] = frozenset()
+    numa_nodes: frozenset[int] = frozenset()
+    memory_used_bytes: int = 0
+    closed: str = ""
+    holdings: list[Holding] = field(default_factory=list)
+    cores_taken: int = 0
+    memory_taken_bytes: int = 0
+    gpus_taken: set[int] = field(default_factory=set)
+    claim: Room | None = None
+
+    def take(self, holding: Holding) -> None:
+        """Give resources to a task."""
+        self.holdings.append(holding)
+        self.cores_taken += holding.cores
+        self.memory_taken_bytes += holding.memory_bytes
+        self.gpus_taken |= holding.gpus
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One task's place: a node, GPUs by index, perhaps a NUMA node."""
+
+    task_id: Snowflake
+    hostname: str
+    gpus: tuple[int, ...]
+    numa_node: int | None
+
+
+def get_node_available_cores(node: NodeResources) -> int:
+    """Cores that nobody has been given."""
+    return max(0, node.cores - node.cores_taken)
+
+
+def get_node_available_gpus(node: NodeResources) -> list[int]:
+    """Indices of GPUs that nobody has been given."""
+    return sorted(node.gpus - node.gpus_taken)
+
+
+def get_node_available_memory(node: NodeResources) -> int:
+    """Bytes neither given to a task nor in use by anything else."""
+    return max(0, node.memory_bytes - max(node.memory_taken_bytes, node.memory_used_bytes))
+
+
+@functools.lru_cache(maxsize=4096)
+def demand_of(cores: int, memory_bytes: int, gpus: str, target: str | None) -> Demand:
+    """A task's demand from its columns; GPUs named in the target win over counted ones."""
+    at = parse_target(target) if target else None
+    asked = json.loads(gpus)
+    indices = frozenset(at.gpus) if at and at.gpus else frozenset(asked) if isinstance(asked, list) and asked else None
+    count = len(indices) if indices is not None else (0 if isinstance(asked, list) else asked)
+    return Demand(cores, memory_bytes, count, indices, at.hostname if at else None, at.numa_node if at else None)
+
+
+def never_fits(demand: Demand, node: NodeResources) -> str:
+    """Why the node could not run it even when empty; empty text when it could."""
+    if demand.numa_node is not None and demand.numa_node not in node.numa_nodes:
+        return f"it has no NUMA node {demand.numa_node}"
+    if demand.cores > node.cores:
+        return f"{demand.cores} cores asked, it has {node.cores}"
+    if demand.memory_bytes > node.memory_bytes:
+        return f"{show_bytes(demand.memory_bytes)} memory asked, it has {show_bytes(node.memory_bytes)}"
+    if demand.gpu_indices is not None and not demand.gpu_indices <= node.gpus:
+        return f"it has no GPU {', '.join(map(str, sorted(demand.gpu_indices - node.gpus)))}"
+    if demand.gpus > len(node.gpus):
+        return f"{demand.gpus} GPUs asked, it has {len(node.gpus)}"
+    return ""
+
+
+def fits_now(demand: Demand, node: NodeResources) -> bool:
+    """Whether the node could take it at once."""
+    return not node.closed and _lacks(demand, node) == "" and not never_fits(demand, node)
+
+
+def find_suitable_node(demand: Demand, nodes: Iterable[NodeResources]) -> NodeResources | None:
+    """The node with most free cores among those that fit, the first by name when several have as many."""
+    fitting = [node for node in nodes if fits_now(demand, node)]
+    return min(fitting, key=lambda n: (-get_node_available_cores(n), n.hostname), default=None)
+
+
+def explain(demand: Demand, nodes: Mapping[str, NodeResources], refused: Mapping[str, str]) -> str:
+    """Why a task waits, one line a node; `refused` holds what nodes said that turned it away."""
+    if not nodes:
+        return "no node is registered"
+    if demand.hostname is not None and demand.hostname not in nodes:
+        return f"{demand.hostname}: no such node is registered"
+    asked = [nodes[demand.hostname]] if demand.hostname else [nodes[name] for name in sorted(nodes)]
+    lines = [f"{node.hostname}: {refused.get(node.hostname) or _why_not(demand, node)}" for node in asked]
+    if all(never_fits(demand, node) for node in asked):
+        lines.insert(0, "no registered node can ever run it")
+    return "\n".join(lines)
+
+
+def place(
+    queue: Iterable[Queued],
+    nodes: Mapping[str, NodeResources],
+    shunned: Mapping[Snowflake, Collection[str]],
+    limit: int = 1_000_000,
+) -> list[Placement]:
+    """Give waiting tasks, in queue order, what is free; `nodes` is changed to match.
+
+    `shunned` names for a task the nodes that turned it away lately. Ends after `limit` placements.
+    """
+    heap = [(-get_node_available_cores(node), name) for name, node in sorted(nodes.items()) if not node.closed]
+    heapq.heapify(heap)
+    made: list[Placement] = []
+    blocked: set[Demand] = set()
+    for task in queue:
+        demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
+        avoid = shunned.get(task.task_id, ())
+        if demand in blocked and not avoid:
+            continue
+        node = _best(demand, nodes, heap, avoid)
+        if node is None:
+            if not avoid:
+                blocked.add(demand)
+            _claim(task, demand, nodes)
+            continue
+        made.append(_give(task, demand, node))
+        heapq.heappush(heap, (-get_node_available_cores(node), node.hostname))
+        if len(made) >= limit:
+            break
+    return made
+
+
+def _best(
+    demand: Demand, nodes: Mapping[str, NodeResources], heap: list[tuple[int, str]], avoid: Collection[str]
+) -> NodeResources | None:
+    if demand.hostname is not None:
+        node = nodes.get(demand.hostname)
+        return node if node and demand.hostname not in avoid and _fits_beside_claim(demand, node) else None
+    passed: list[tuple[int, str]] = []
+    found = None
+    while heap:
+        entry = heapq.heappop(heap)
+        node = nodes[entry[1]]
+        if -entry[0] != get_node_available_cores(node):
+            continue  # an old entry: the node was given away since, and a newer one is in the heap
+        if -entry[0] < demand.cores:
+            passed.append(entry)
+            break  # all further ones have fewer cores still
+        if entry[1] not in avoid and _fits_beside_claim(demand, node):
+            found = node
+            break
+        passed.append(entry)
+    for entry in passed:
+        heapq.heappush(heap, entry)
+    return found
+
+
+def _fits_beside_claim(demand: Demand, node: NodeResources) -> bool:
+    if node.closed or _lacks(demand, node) or never_fits(demand, node):
+        return False
+    room = node.claim
+    return room is None or (
+        demand.cores <= room.cores and demand.memory_bytes <= room.memory_bytes and demand.gpus <= room.gpus
+    )
+
+
+def _give(task: Queued, demand: Demand, node: NodeResources) -> Placement:
+    free = get_node_available_gpus(node) if demand.gpus else []
+    gpus = sorted(demand.gpu_indices) if demand.gpu_indices is not None else free[: demand.gpus]
+    node.take(Holding((-task.priority, task.task_id), demand.cores, demand.memory_bytes, frozenset(gpus)))
+    if node.claim:
+        node.claim.cores -= demand.cores
+        node.claim.memory_bytes -= demand.memory_bytes
+        node.claim.gpus -= demand.gpus
+    return Placement(task.task_id, node.hostname, tuple(gpus), demand.numa_node)
+
+
+def _claim(task: Queued, demand: Demand, nodes: Mapping[str, NodeResources]) -> None:
+    """Hold a node for a task that must wait, unless one where it will fit is held already."""
+    named = nodes.get(demand.hostname) if demand.hostname is not None else None
+    asked = [named] if named else list(nodes.values()) if demand.hostname is None else []
+    possible = [node for node in asked if not node.closed and not never_fits(demand, node)]
+    if not possible or any(node.claim for node in possible):
+        return
+    node = max(possible, key=lambda n: (_nearness(demand, n), n.hostname))
+    rank = (-task.priority, task.task_id)
+    behind = [held for held in node.holdings if held.rank > rank]
+    node.claim = Room(
+        claimant=task.task_id,
+        cores=node.cores - demand.cores - sum(h.cores for h in behind),
+        memory_bytes=node.memory_bytes - demand.memory_bytes - sum(h.memory_bytes for h in behind),
+        gpus=len(node.gpus) - demand.gpus - sum(len(h.gpus) for h in behind),
+    )
+
+
+def _nearness(demand: Demand, node: NodeResources) -> tuple[int, int, int]:
+    """How near a node is to fitting: what is free, counted up to what is asked."""
+    gpus = (
+        len(demand.gpu_indices & (node.gpus - node.gpus_taken))
+        if demand.gpu_indices is not None
+        else min(demand.gpus, len(node.gpus) - len(node.gpus_taken))
+    )
+    return gpus, min(demand.cores, get_node_available_cores(node)), get_node_available_memory(node)
+
+
+def _lacks(demand: Demand, node: NodeResources) -> str:
+    """What is not free just now; empty text when all is."""
+    cores = node.cores - node.cores_taken
+    if demand.cores and demand.cores > cores:
+        return f"{demand.cores} cores asked, {max(0, cores)} free"
+    if demand.memory_bytes and demand.memory_bytes > get_node_available_memory(node):
+        free = show_bytes(get_node_available_memory(node))
+        return f"{show_bytes(demand.memory_bytes)} memory asked, {free} free"
+    if demand.gpu_indices is not None and demand.gpu_indices & node.gpus_taken:
+        return f"GPU {', '.join(map(str, sorted(demand.gpu_indices & node.gpus_taken)))} in use"
+    free_gpus = len(node.gpus) - len(node.gpus_taken)
+    if demand.gpus > free_gpus:
+        return f"{demand.gpus} GPUs asked, {free_gpus} free"
+    return ""
+
+
+def _why_not(demand: Demand, node: NodeResources) -> str:
+    if node.closed:
+        return node.closed
+    why = never_fits(demand, node) or _lacks(demand, node)
+    if not why and node.claim and not _fits_beside_claim(demand, node):
+        why = f"held for task {node.claim.claimant}, which waits longer"
+    return why or "about to be placed"

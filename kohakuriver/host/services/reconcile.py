@@ -1,0 +1,168 @@
+"""What a runner's report means for the tasks that the host has on that node: pure.
+
+The report is complete: what it does not name is not there. Each attempt stands for itself; what belongs to an older
+one is fenced off, never believed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kohakuriver.host.store.tasks import Change, Live
+from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
+from kohakuriver.model.report import AttemptRef, State, WorkloadState
+from kohakuriver.model.task import RetryOn, Task
+from kohakuriver.model.units import rfc3339, show_seconds
+
+GONE = "its runner no longer knows it"
+STANDING = {State.RUNNING: Status.RUNNING, State.PAUSED: Status.PAUSED}
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where a reported task really stands when the node has no live row of it."""
+
+    attempt: int
+    status: Status
+    node: str | None
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What to do after a report: `news` to judge task by task, `gone` to give up, the rest to answer with."""
+
+    news: list[WorkloadState] = field(default_factory=list)
+    gone: list[Live] = field(default_factory=list)
+    ended: list[AttemptRef] = field(default_factory=list)
+    fenced: list[AttemptRef] = field(default_factory=list)
+    unknown: list[AttemptRef] = field(default_factory=list)
+
+
+def reconcile(
+    rows: Sequence[Live],
+    states: Sequence[WorkloadState],
+    elsewhere: Mapping[int, Elsewhere],
+    awaited: Callable[[Live], bool],
+) -> Verdict:
+    """Compare one node's rows with its report; `awaited` says of an `assigning` row that it may still be on its way."""
+    verdict = Verdict()
+    by_id = {row.task_id: row for row in rows}
+    reported = set()
+    for state in states:
+        row = by_id.get(state.task_id)
+        if row is not None and row.attempt == state.attempt:
+            reported.add(state.task_id)
+            if STANDING.get(state.state) is not row.status and state.state is not State.PREPARING:
+                verdict.news.append(state)
+        else:
+            _settle_stray(state, elsewhere.get(state.task_id), verdict)
+    for row in rows:
+        if row.task_id not in reported and _absence_matters(row, awaited):
+            verdict.gone.append(row)
+    return verdict
+
+
+def _absence_matters(row: Live, awaited: Callable[[Live], bool]) -> bool:
+    if row.status is Status.LOST:
+        return row.desired is Desired.KILL
+    return row.status is not Status.ASSIGNING or not awaited(row)
+
+
+def _settle_stray(state: WorkloadState, place: Elsewhere | None, verdict: Verdict) -> None:
+    attempt = AttemptRef(state.task_id, state.attempt)
+    if place is None:
+        verdict.unknown.append(attempt)
+    elif state.state is State.ENDED:
+        verdict.ended.append(attempt)
+    elif state.attempt < place.attempt or place.status in FINAL or place.status is Status.PENDING:
+        verdict.fenced.append(attempt)
+
+
+def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
+    """The events by which a task comes to stand where its runner says; none when it does already."""
+    if state.state is State.ENDED:
+        return [_judge_end(task, state, now)] if task.status not in FINAL else []
+    if state.state is State.PREPARING:
+        return []
+    changes = []
+    if task.status is Status.ASSIGNING:
+        changes.append(Change(Event.STARTED, {"started_at": _time(state.started_at, now)}))
+    elif task.status is Status.LOST:
+        changes.append(Change(Event.FOUND_ALIVE, {"completed_at": None, "error_message": None}))
+    if state.state is State.PAUSED and task.status is not Status.PAUSED:
+        changes.append(Change(Event.PAUSED))
+    if state.state is State.RUNNING and task.status is Status.PAUSED:
+        changes.append(Change(Event.RESUMED))
+    return changes
+
+
+def judge_gone(task: Task, now: float, why: str) -> Change | None:
+    """What becomes of a task whose node no longer has it, or no longer speaks; None when nothing new does."""
+    if task.desired is Desired.KILL and why == GONE:
+        return Change(Event.KILLED, {"completed_at": rfc3339(now)}, why)
+    if task.may_retry(RetryOn.LOSS):
+        return retried(task, why)
+    if task.status is Status.LOST:
+        return None
+    return Change(Event.NODE_LOST, {"error_message": why, "completed_at": rfc3339(now)}, why)
+
+
+def retried(task: Task, why: str) -> Change:
+    """Back into the queue for another attempt; the attempt before is fenced off by its number."""
+    return Change(Event.RETRIED, CLEARED, f"attempt {task.attempt} ended: {why}")
+
+
+CLEARED: dict[str, Any] = {
+    "assigned_node": None,
+    "assigned_gpus": [],
+    "assigned_numa": None,
+    "started_at": None,
+    "completed_at": None,
+    "exit_code": None,
+    "signal": None,
+    "error_message": None,
+    "stdout_bytes": 0,
+    "stderr_bytes": 0,
+    "desired": Desired.RUN,
+}
+
+
+def _judge_end(task: Task, state: WorkloadState, now: float) -> Change:
+    if state.refused and task.status is Status.ASSIGNING:
+        return judge_refusal(task, state.message or "the runner refused", state.retry_elsewhere, now)
+    values = {
+        "exit_code": state.exit_code,
+        "signal": state.signal,
+        "started_at": _time(state.started_at, now) if state.started_at else task.started_at,
+        "completed_at": _time(state.ended_at, now),
+        "error_message": state.message,
+        "stdout_bytes": state.stdout_bytes,
+        "stderr_bytes": state.stderr_bytes,
+    }
+    event = _end_event(state)
+    if event in (Event.EXITED_BAD, Event.OOM_KILLED) and task.may_retry(RetryOn.FAILURE):
+        return retried(task, state.message or ("out of memory" if state.oom_killed else f"exit code {state.exit_code}"))
+    if state.timed_out and not state.message:
+        values["error_message"] = f"its time limit of {show_seconds(task.time_limit_seconds)} was reached"
+    return Change(event, values, state.message)
+
+
+def judge_refusal(task: Task, why: str, retry_elsewhere: bool, now: float) -> Change:
+    """What becomes of a task that its runner would not start."""
+    if task.desired is Desired.KILL:
+        return Change(Event.KILLED, {"completed_at": rfc3339(now)}, why)
+    if retry_elsewhere:
+        return Change(Event.RETURNED, CLEARED | {"tries": task.tries - 1}, why)
+    return Change(Event.REFUSED, {"error_message": why, "completed_at": rfc3339(now)}, why)
+
+
+def _end_event(state: WorkloadState) -> Event:
+    if state.oom_killed:
+        return Event.OOM_KILLED
+    if state.killed and not state.timed_out:
+        return Event.KILLED
+    return Event.EXITED_OK if state.exit_code == 0 and not state.timed_out else Event.EXITED_BAD
+
+
+def _time(seconds: float | None, now: float) -> str:
+    return rfc3339(now if seconds is None else seconds)

@@ -1,0 +1,259 @@
+"""Speaks with runners about tasks: sends what the rows want done there, and takes what comes back into the rows."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from kohakuriver.host.services import reconcile
+from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
+from kohakuriver.host.store import tasks
+from kohakuriver.host.store.tasks import Live
+from kohakuriver.model import runner_api
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
+from kohakuriver.model.report import Acknowledged, AttemptRef, Report, WorkloadState
+from kohakuriver.model.task import SPEC_FIELDS, Task, TaskSpec
+from kohakuriver.model.units import rfc3339
+from kohakuriver.system.clock import Clock
+from kohakuriver.system.sqlite import Database, Work
+from kohakuriver.wire.call import Peer
+from kohakuriver.wire.sign import Signer, SteadyTime
+
+HOST_NAME = "host"
+UNKNOWN_GRACE_SECONDS = 60.0
+SHUN_FIRST_SECONDS, SHUN_CAP_SECONDS = 2.0, 60.0
+
+
+@dataclass(slots=True)
+class RunnerPeers:
+    """One connection pool to all runners; `secret` signs every call."""
+
+    http: aiohttp.ClientSession
+    secret: bytes
+    peers: dict[str, Peer] = field(default_factory=dict)
+
+    def at(self, url: str) -> Peer:
+        """The runner at this address."""
+        if url not in self.peers:
+            self.peers[url] = Peer(self.http, url, Signer(HOST_NAME, self.secret, SteadyTime()))
+        return self.peers[url]
+
+
+@dataclass(slots=True)
+class Shunned:
+    """Nodes that turned a task away lately: until when (monotonic), how often, and what they said."""
+
+    until: dict[str, float] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+
+
+Attempt = tuple[Snowflake, int]
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What is under way to runners; all of it can be lost at any instant and is then worked out anew.
+
+    `unsent` attempts have certainly not reached a runner, `sent` says when (monotonic) one did, `again` before when an
+    order is not to be sent once more and how often it was.
+    """
+
+    under_way: set[Snowflake] = field(default_factory=set)
+    unsent: set[Attempt] = field(default_factory=set)
+    sent: dict[Attempt, float] = field(default_factory=dict)
+    again: dict[tuple[Snowflake, int, Desired], tuple[float, int]] = field(default_factory=dict)
+    unknown_since: dict[Attempt, float] = field(default_factory=dict)
+    shunned: dict[Snowflake, Shunned] = field(default_factory=dict)
+
+    def forget(self, task_id: Snowflake, attempt: int) -> None:
+        """The attempt is over."""
+        self.sent.pop((task_id, attempt), None)
+        self.unsent.discard((task_id, attempt))
+        self.unknown_since.pop((task_id, attempt), None)
+        for order in Desired:
+            self.again.pop((task_id, attempt, order), None)
+
+    def shun(self, task_id: Snowflake, hostname: str, said: str, now: float) -> None:
+        """Keep a task away from a node that turned it away, longer each time."""
+        shunned = self.shunned.setdefault(task_id, Shunned())
+        times = shunned.times.get(hostname, 0)
+        shunned.times[hostname] = times + 1
+        shunned.until[hostname] = now + min(SHUN_CAP_SECONDS, SHUN_FIRST_SECONDS * 2**times)
+        shunned.said[hostname] = f"turned it away: {said}"
+
+    def prune(self, now: float) -> None:
+        """Forget refusals that no longer keep anybody away."""
+        for task_id, shunned in list(self.shunned.items()):
+            if max(shunned.until.values()) + SHUN_CAP_SECONDS < now:
+                del self.shunned[task_id]
+
+    def avoided(self, task_id: Snowflake, now: float) -> dict[str, str]:
+        """The nodes that a task keeps away from just now, and what they said."""
+        shunned = self.shunned.get(task_id)
+        return {n: shunned.said[n] for n, until in shunned.until.items() if until > now} if shunned else {}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScheduler:
+    """The one dispatch uses these; nothing else speaks with runners about a task's life."""
+
+    db: Database
+    registry: NodeRegistry
+    peers: RunnerPeers
+    clock: Clock
+    outbox: Outbox
+    heartbeat_interval_seconds: float
+    kill_grace_seconds: float
+
+    async def send_task_to_runner(self, row: Live) -> None:
+        """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
+        task = await self.db.read(lambda tx: tasks.get(tx, row.task_id))
+        if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
+            return
+        request = runner_api.Execute(
+            task_id=task.task_id,
+            attempt=task.attempt,
+            owner=task.owner,
+            spec=TaskSpec(**{name: getattr(task, name) for name in SPEC_FIELDS}),
+            gpus=task.assigned_gpus,
+            numa_node=task.assigned_numa,
+        )
+        key = (row.task_id, row.attempt)
+        self.outbox.unsent.discard(key)
+        await self._peer(row).call(runner_api.EXECUTE, request)
+        self.outbox.sent[key] = self.clock.monotonic()
+
+    async def send_kill_to_runner(self, row: Live) -> None:
+        """Ask for the end of an attempt; the report tells when it is true."""
+        request = runner_api.Kill(task_id=row.task_id, attempt=row.attempt, grace_seconds=self.kill_grace_seconds)
+        await self._peer(row).call(runner_api.KILL, request)
+
+    async def send_pause_to_runner(self, row: Live) -> None:
+        """Ask for a freeze."""
+        await self._peer(row).call(
+            runner_api.PAUSE, runner_api.Attempt(task_id=row.task_id, attempt=row.attempt), timeout_seconds=30
+        )
+
+    async def send_resume_to_runner(self, row: Live) -> None:
+        """Ask for a thaw."""
+        await self._peer(row).call(
+            runner_api.RESUME, runner_api.Attempt(task_id=row.task_id, attempt=row.attempt), timeout_seconds=30
+        )
+
+    async def update_task_status(self, node: LiveNode, report: Report) -> Acknowledged:
+        """Take a runner's report into the rows; the answer says what it may forget and what it must remove.
+
+        A report older than one taken before changes nothing.
+        """
+        if not node.is_news(report):
+            return Acknowledged()
+        rows, elsewhere = await self.db.read(lambda tx: _standing(tx, node.row.hostname, report.workloads))
+        verdict = reconcile.reconcile(rows, report.workloads, elsewhere, self._may_be_under_way)
+        node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
+        node.strays = len(verdict.unknown)
+        ended, fenced = list(verdict.ended), list(verdict.fenced)
+        fenced += [ref for ref in verdict.unknown if self._unknown_too_long(ref)]
+        if verdict.news or verdict.gone:
+            ended += await self.db.write(self._judge_all(verdict))
+        for state in verdict.news:
+            if state.refused and state.retry_elsewhere:
+                said = state.message or "no reason given"
+                self.outbox.shun(state.task_id, node.row.hostname, said, self.clock.monotonic())
+        for ref in ended:
+            self.outbox.forget(ref.task_id, ref.attempt)
+        return Acknowledged(ended=ended, fenced=fenced)
+
+    async def give_up_on(self, hostname: str, why: str) -> int:
+        """A node went silent: its tasks are lost, or wait again; how many there were."""
+        now = self.clock.now()
+
+        def give_up(tx: sqlite3.Connection) -> int:
+            rows = [row for row in tasks.live(tx, hostname) if row.holds]
+            for row in rows:
+                task = tasks.get(tx, row.task_id)
+                if row.status is Status.ASSIGNING and (row.task_id, row.attempt) in self.outbox.unsent:
+                    change: tasks.Change | None = reconcile.judge_refusal(task, why, retry_elsewhere=True, now=now)
+                else:
+                    change = reconcile.judge_gone(task, now, why)
+                if change:
+                    tasks.move(tx, task, change, now)
+            return len(rows)
+
+        return await self.db.write(give_up)
+
+    async def refused(self, row: Live, why: str, retry_elsewhere: bool) -> None:
+        """A runner would not take an attempt."""
+        now = self.clock.now()
+        if retry_elsewhere:
+            self.outbox.shun(row.task_id, row.node, why, self.clock.monotonic())
+
+        def turn_away(tx: sqlite3.Connection) -> None:
+            task = tasks.get(tx, row.task_id)
+            if (task.attempt, task.status) == (row.attempt, Status.ASSIGNING):
+                tasks.move(tx, task, reconcile.judge_refusal(task, why, retry_elsewhere, now), now)
+
+        await self.db.write(turn_away)
+        self.outbox.forget(row.task_id, row.attempt)
+
+    async def confirm_absence(self, row: Live) -> None:
+        """The runner has never heard of an attempt that is to be killed."""
+        now = self.clock.now()
+
+        def end(tx: sqlite3.Connection) -> None:
+            task = tasks.get(tx, row.task_id)
+            if task.attempt == row.attempt and task.status not in FINAL and task.desired is Desired.KILL:
+                change = tasks.Change(Event.KILLED, {"completed_at": rfc3339(now)}, "the runner did not have it")
+                tasks.move(tx, task, change, now)
+
+        await self.db.write(end)
+        self.outbox.forget(row.task_id, row.attempt)
+
+    def _peer(self, row: Live) -> Peer:
+        return self.peers.at(self.registry.get(row.node).row.url)
+
+    def _may_be_under_way(self, row: Live) -> bool:
+        """Whether the absence of an `assigning` row from a report proves nothing."""
+        sent = self.outbox.sent.get((row.task_id, row.attempt))
+        return sent is None or self.clock.monotonic() - sent < 2 * self.heartbeat_interval_seconds
+
+    def _unknown_too_long(self, ref: AttemptRef) -> bool:
+        now = self.clock.monotonic()
+        return now - self.outbox.unknown_since.setdefault((ref.task_id, ref.attempt), now) > UNKNOWN_GRACE_SECONDS
+
+    def _judge_all(self, verdict: reconcile.Verdict) -> Work[list[AttemptRef]]:
+        now = self.clock.now()
+
+        def apply(tx: sqlite3.Connection) -> list[AttemptRef]:
+            over = []
+            for state in verdict.news:
+                task = tasks.get(tx, state.task_id)
+                if task.attempt == state.attempt:
+                    task = _apply(tx, task, state, now)
+                if task.attempt != state.attempt or task.status in FINAL or task.status is Status.PENDING:
+                    over.append(AttemptRef(state.task_id, state.attempt))
+            for row in verdict.gone:
+                task = tasks.get(tx, row.task_id)
+                change = reconcile.judge_gone(task, now, reconcile.GONE) if task.attempt == row.attempt else None
+                if change and task.status not in FINAL and task.status is not Status.PENDING:
+                    tasks.move(tx, task, change, now)
+            return over
+
+        return apply
+
+
+def _apply(tx: sqlite3.Connection, task: Task, state: WorkloadState, now: float) -> Task:
+    for change in reconcile.judge(task, state, now):
+        task = tasks.move(tx, task, change, now)
+    return task
+
+
+def _standing(
+    tx: sqlite3.Connection, hostname: str, states: Sequence[WorkloadState]
+) -> tuple[list[Live], dict[int, reconcile.Elsewhere]]:
+    rows = tasks.live(tx, hostname)
+    here = {row.task_id: row.attempt for row in rows}
+    strays = [s.task_id for s in states if here.get(s.task_id) != s.attempt]
+    return rows, {task_id: reconcile.Elsewhere(*found) for task_id, found in tasks.attempts(tx, strays).items()}

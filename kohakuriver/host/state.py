@@ -1,0 +1,28 @@
+"""What the host's endpoints and loops are given: every part of it, made once in `app`."""
+
+from dataclasses import dataclass
+
+from kohakuriver.host.background.dispatch import Dispatch
+from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.task_scheduler import TaskScheduler
+from kohakuriver.model.settings import HostSettings
+from kohakuriver.model.snowflake import Snowflakes
+from kohakuriver.system.clock import Clock
+from kohakuriver.system.loops import Loops
+from kohakuriver.system.sqlite import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host; two of them can live in one process."""
+
+    settings: HostSettings
+    cluster_id: str
+    db: Database
+    clock: Clock
+    ids: Snowflakes
+    loops: Loops
+    registry: NodeRegistry
+    scheduler: TaskScheduler
+    dispatch: Dispatch
+    url: str = ""

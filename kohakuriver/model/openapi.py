@@ -1,0 +1,135 @@
+"""A route table, told as an OpenAPI 3.1 document."""
+
+import dataclasses
+import enum
+import types
+from collections.abc import Sequence
+from typing import Any, Union, get_args, get_origin
+
+from kohakuriver.model.codec import JsonObject, Snowflake, hints_of, strip_optional
+from kohakuriver.model.fields import FREE, Bounds, bounds_of
+from kohakuriver.model.route import ByteStream, PlainText, Route
+
+PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
+JSON, BYTES, TEXT = "application/json", "application/octet-stream", "text/plain"
+REFUSAL = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "details"],
+            "properties": {"code": {"type": "string"}, "message": {"type": "string"}, "details": {"type": "object"}},
+        }
+    },
+}
+REFUSALS = ("400", "401", "403", "404", "409", "413", "415", "507")
+
+
+def describe(routes: Sequence[Route[Any, Any]], title: str, version: str) -> dict[str, Any]:
+    """The document (https://spec.openapis.org/oas/v3.1.0), as plain JSON values."""
+    schemas: dict[str, Any] = {"Refusal": REFUSAL}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    info = {"title": title, "version": version}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+
+
+def _operation(route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    refusal = {"description": "refused", "content": {JSON: {"schema": {"$ref": "#/components/schemas/Refusal"}}}}
+    told: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.about,
+        "x-role": route.needs.label,
+        "x-ownership": route.owns.value,
+        "parameters": [_parameter(f, route, schemas) for f in _parameter_fields(route)],
+        "responses": {str(route.success): _success(route, schemas)} | dict.fromkeys(REFUSALS, refusal),
+    }
+    body = [f for f in dataclasses.fields(route.takes) if f.name not in route.path_fields]
+    if route.has_body and body:
+        schema = _record(route.takes, schemas, leave_out=route.path_fields)
+        told["requestBody"] = {"required": bool(schema["required"]), "content": {JSON: {"schema": schema}}}
+    return told
+
+
+def _parameter_fields(route: Route[Any, Any]) -> list["dataclasses.Field[Any]"]:
+    fields = dataclasses.fields(route.takes)
+    return [f for f in fields if f.name in route.path_fields or not route.has_body]
+
+
+def _parameter(f: "dataclasses.Field[Any]", route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    in_path = f.name in route.path_fields
+    kind, _ = strip_optional(hints_of(route.takes)[f.name])
+    told = {
+        "name": f.name,
+        "in": "path" if in_path else "query",
+        "required": in_path,
+        "schema": _schema(kind, bounds_of(f), schemas),
+    }
+    return told | ({"description": f.metadata["about"]} if "about" in f.metadata else {})
+
+
+def _success(route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    if route.gives is ByteStream:
+        return {"description": "bytes", "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}
+    if route.gives is PlainText:
+        return {"description": "text", "content": {TEXT: {"schema": {"type": "string"}}}}
+    return {"description": "done", "content": {JSON: {"schema": _schema(route.gives, FREE, schemas)}}}
+
+
+def _schema(kind: Any, bounds: Bounds, schemas: dict[str, Any]) -> dict[str, Any]:
+    inner, optional = strip_optional(kind)
+    if optional:
+        return {"anyOf": [_schema(inner, bounds, schemas), {"type": "null"}]}
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(a, bounds, schemas) for a in args]}
+    if origin in (list, tuple):
+        return {"type": "array", "items": _schema(args[0], bounds, schemas), "maxItems": bounds.count}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(args[1], bounds, schemas)}
+    if kind is Snowflake:
+        return {"type": "string", "pattern": "^[0-9]{1,19}$"}
+    if kind is JsonObject:
+        return {"type": "object"}
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return {"enum": [m.value for m in kind]}
+    if dataclasses.is_dataclass(kind):
+        return _reference(kind, schemas)
+    return {"type": PLAIN[kind]} | _limits(kind, bounds)
+
+
+def _reference(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    name = kind.__name__
+    if name not in schemas:
+        schemas[name] = {}
+        schemas[name] = _record(kind, schemas)
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _record(kind: Any, schemas: dict[str, Any], leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    hints = hints_of(kind)
+    fields = [f for f in dataclasses.fields(kind) if f.name not in leave_out]
+    missing = (dataclasses.MISSING, dataclasses.MISSING)
+    return {
+        "type": "object",
+        "required": [f.name for f in fields if (f.default, f.default_factory) == missing],
+        "additionalProperties": False,
+        "properties": {f.name: _member(f, hints[f.name], schemas) for f in fields},
+    }
+
+
+def _member(f: "dataclasses.Field[Any]", kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    about = f.metadata.get("about")
+    return _schema(kind, bounds_of(f), schemas) | ({"description": about} if about else {})
+
+
+def _limits(kind: Any, bounds: Bounds) -> dict[str, Any]:
+    if kind is str:
+        limits = {"maxLength": bounds.length, "minLength": bounds.shortest}
+        return limits | ({"pattern": f"^(?:{bounds.pattern})$"} if bounds.pattern else {})
+    if kind in (int, float):
+        pairs = {"minimum": bounds.least, "maximum": bounds.most}
+        return {name: value for name, value in pairs.items() if value is not None}
+    return {}
