@@ -197,6 +197,7 @@ def _run(words: tuple[str, ...]) -> None:
     try:
         done = subprocess.run(
             words,
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

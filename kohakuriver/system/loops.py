@@ -179,7 +179,7 @@ class Loops:
             # Not ours: something that the work waited for was cancelled. That must not end the loop silently.
             _log.warning("background work was cancelled from inside name=%s", name, exc_info=True)
             return False
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever a step does wrong must not end its loop)
             _log.exception("background work failed name=%s", name)
             return False
         return True

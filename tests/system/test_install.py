@@ -90,7 +90,7 @@ def test_the_host_gets_file_link_unit_user_directories_and_settings(system: Syst
     placed = root / "usr/local/bin/kohakuriver.pyz"
     assert placed.read_bytes() == system.pyz.read_bytes()
     assert stat.S_IMODE(placed.stat().st_mode) == 0o755
-    assert subprocess.run([root / "usr/local/bin/kohakuriver"], capture_output=True).stdout == b"I am the program\n"
+    assert subprocess.check_output([root / "usr/local/bin/kohakuriver"]) == b"I am the program\n"
     assert (root / "etc/systemd/system/kohakuriver-host.service").read_text() == unit_text("host")
     config = root / "etc/kohakuriver/host_config.py"
     assert config.read_text() == EXAMPLE

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_failed_step_is_logged_with_its_traceback_and_tried_again_ever_more_sl
 
         loops.start("flaky", timed, 5)
         await clock.advance(600)
-        gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(moments)]
         assert gaps[0] == pytest.approx(0.5, rel=0.01)
         assert gaps[1] == pytest.approx(1.0, rel=0.01)
         assert max(gaps) <= BACKOFF_CAP_SECONDS
@@ -232,7 +233,7 @@ def test_a_coroutine_that_lived_long_comes_back_quickly() -> None:
 
         loops.run("events", listen)
         await clock.advance(400)
-        assert {round(later - earlier, 1) for earlier, later in zip(births, births[1:], strict=False)} == {31.5}
+        assert {round(later - earlier, 1) for earlier, later in pairwise(births)} == {31.5}
 
     play(script)
 
