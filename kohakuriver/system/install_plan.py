@@ -213,8 +213,7 @@ def _plan_user(program: str, target: Target) -> list[Action]:
     if program != "host":
         return []
     if not target.has_users:
-        home = f"{STATE_DIR}/{program}"
-        return [Say(f"no /etc/passwd there: before the first start, make user {USER} and give it {home}")]
+        return [Say(f"no /etc/passwd there, hence no user {USER}: install again before the first start")]
     return [MakeUser(USER, f"{STATE_DIR}/{program}")]
 
 

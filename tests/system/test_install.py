@@ -262,7 +262,7 @@ def test_a_link_that_leads_out_of_the_root_is_not_followed(system: System) -> No
 def test_an_empty_root_without_users_is_staged_and_told_what_is_missing(system: System) -> None:
     (system.root / "etc/passwd").unlink()
     lines = system.install("host")
-    assert any("make user kohakuriver" in line for line in lines)
+    assert any("no user kohakuriver" in line for line in lines)
     assert (system.root / "etc/systemd/system/kohakuriver-host.service").exists()
 
 
