@@ -20,7 +20,7 @@ from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
 T = TypeVar("T")
 Snowflake = NewType("Snowflake", int)
 JsonObject = NewType("JsonObject", dict[str, Any])  # an object whose members nobody here interprets
-Decode = Callable[[Any, str], Any]
+Decode = Callable[[Any], Any]
 Encode = Callable[[Any], Any]
 MAX_SNOWFLAKE = 2**63 - 1
 NAMES: dict[Any, str] = {
@@ -51,9 +51,12 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def decode(kind: type[T], raw: Any, *, strict: bool = True, at: str = "") -> T:
+def decode(kind: type[T], raw: Any, *, strict: bool = True) -> T:
     """Build `kind` from plain JSON values; raises BadRequest naming the field."""
-    return cast(T, decoder(kind, strict)(raw, at))
+    try:
+        return cast(T, _compiled_decoder(cast(Any, kind), strict)(raw))
+    except Mismatch as mismatch:
+        raise BadRequest(mismatch.told()) from None
 
 
 def encode(value: Any) -> Any:
@@ -72,14 +75,12 @@ def encode_text(value: Any) -> str:
     return dumps(encode(value))
 
 
-def decoder(kind: Any, strict: bool = True) -> Decode:
-    """The compiled decoder of a type."""
-    return _compiled_decoder(kind, strict)
+def encoder(kind: Any, compact: bool = False) -> Encode:
+    """The compiled encoder of a type (also of `list[T]` and unions, where the type is needed to find ids).
 
-
-def encoder(kind: Any) -> Encode:
-    """The compiled encoder of a type (also of `list[T]` and unions, where the type is needed to find ids)."""
-    return _compiled_encoder(kind)
+    A compact one leaves out members that have their default.
+    """
+    return _compiled_encoder(kind, compact)
 
 
 @functools.cache
@@ -88,8 +89,8 @@ def _compiled_decoder(kind: Any, strict: bool) -> Decode:
 
 
 @functools.cache
-def _compiled_encoder(kind: Any) -> Encode:
-    return _encoder(kind) or _same
+def _compiled_encoder(kind: Any, compact: bool) -> Encode:
+    return _encoder(kind, compact) or _same
 
 
 def hints_of(kind: Any) -> dict[str, Any]:
@@ -149,42 +150,58 @@ def _decoder(kind: Any, bounds: Bounds, strict: bool) -> Decode:
     return {str: _text, int: _whole, float: _number, bool: _flag}[kind](bounds)
 
 
-def _wrong(at: str, wanted: str, raw: Any) -> BadRequest:
-    got = NAMES.get(type(raw), type(raw).__name__)
-    return BadRequest(f"{at or 'body'}: expected {wanted}, got {got}")
+class Mismatch(Exception):
+    """A value is not what its field takes; the path to it is put together on the way out."""
+
+    def __init__(self, reason: str, *path: str) -> None:
+        super().__init__(reason)
+        self.reason, self.path = reason, list(path)
+
+    def at(self, part: str) -> "Mismatch":
+        """The same, seen from one level further out."""
+        self.path.insert(0, part)
+        return self
+
+    def told(self) -> str:
+        """The path and the reason, such as `targets[0]: expected text, got a list`."""
+        path = "".join(part if part.startswith("[") else f".{part}" for part in self.path).lstrip(".")
+        return f"{path or 'body'}: {self.reason}"
 
 
-def _opaque(raw: Any, at: str) -> Any:
+def _wrong(wanted: str, raw: Any) -> Mismatch:
+    return Mismatch(f"expected {wanted}, got {NAMES.get(type(raw), type(raw).__name__)}")
+
+
+def _opaque(raw: Any) -> Any:
     if type(raw) is not dict:
-        raise _wrong(at, "an object", raw)
+        raise _wrong("an object", raw)
     return raw
 
 
 def _text(bounds: Bounds) -> Decode:
-    def text(raw: Any, at: str) -> str:
+    def text(raw: Any) -> str:
         if type(raw) is not str:
-            raise _wrong(at, "text", raw)
+            raise _wrong("text", raw)
         if len(raw) > bounds.length:
-            raise BadRequest(f"{at}: longer than {bounds.length} characters")
+            raise Mismatch(f"longer than {bounds.length} characters")
         if len(raw) < bounds.shortest:
-            raise BadRequest(f"{at}: must not be empty")
+            raise Mismatch("must not be empty")
         if "\0" in raw:
-            raise BadRequest(f"{at}: must not hold a NUL character")
+            raise Mismatch("must not hold a NUL character")
         if not raw.isascii():
-            _encodable(raw, at)
+            _refuse_half_surrogates(raw)
         if not bounds.matches(raw):
-            raise BadRequest(f"{at}: {raw[:60]!r} is not allowed here (must match {bounds.pattern})")
-        _check(bounds, raw, at)
-        return raw
+            raise Mismatch(f"{raw[:60]!r} is not allowed here (must match {bounds.pattern})")
+        return _checked(bounds, raw)
 
     return text
 
 
-def _encodable(text: str, at: str) -> None:
+def _refuse_half_surrogates(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"{at}: holds half of a surrogate pair") from None
+        raise Mismatch("holds half of a surrogate pair") from None
 
 
 def _whole(bounds: Bounds) -> Decode:
@@ -199,52 +216,53 @@ def _bounded(kind: type[int] | type[float], bounds: Bounds) -> Decode:
     least = bounds.least if bounds.least is not None else -MAX_INTEGER
     most = bounds.most if bounds.most is not None else MAX_INTEGER
 
-    def number(raw: Any, at: str) -> Any:
-        if kind is float and type(raw) is int:
-            raw = float(raw)
+    def number(raw: Any) -> Any:
         if type(raw) is not kind:
-            raise _wrong(at, NAMES[kind], raw)
-        assert isinstance(raw, (int, float))
+            if kind is not float or type(raw) is not int:
+                raise _wrong(NAMES[kind], raw)
+            raw = float(raw)
         if not least <= raw <= most:
-            raise BadRequest(f"{at}: {raw} is not between {least:g} and {most:g}")
-        _check(bounds, raw, at)
-        return raw
+            raise Mismatch(f"{raw} is not between {least:g} and {most:g}")
+        return _checked(bounds, raw) if bounds.check else raw
 
     return number
 
 
 def _flag(bounds: Bounds) -> Decode:
-    def flag(raw: Any, at: str) -> bool:
+    def flag(raw: Any) -> bool:
         if type(raw) is not bool:
-            raise _wrong(at, "true or false", raw)
+            raise _wrong("true or false", raw)
         return raw
 
     return flag
 
 
-def _check(bounds: Bounds, value: Any, at: str) -> None:
+def _checked(bounds: Bounds, value: T) -> T:
     if bounds.check is not None:
         try:
             bounds.check(value)
         except ValueError as reason:
-            raise BadRequest(f"{at}: {reason}") from None
+            raise Mismatch(str(reason)) from None
+    return value
 
 
-def _snowflake(raw: Any, at: str) -> int:
+def _snowflake(raw: Any) -> int:
     if type(raw) is int and 0 < raw <= MAX_SNOWFLAKE:
         return raw
-    if type(raw) is str and 0 < len(raw) <= 19 and raw.isascii() and raw.isdigit() and 0 < int(raw) <= MAX_SNOWFLAKE:
-        return int(raw)
-    raise BadRequest(f"{at}: expected an id (digits), got {str(raw)[:40]!r}")
+    if type(raw) is str and 0 < len(raw) <= 19 and raw.isascii() and raw.isdigit():
+        number = int(raw)
+        if 0 < number <= MAX_SNOWFLAKE:
+            return number
+    raise Mismatch(f"expected an id (digits), got {str(raw)[:40]!r}")
 
 
 def _enumerated(kind: type[enum.Enum]) -> Decode:
     by_value = {m.name.lower() if isinstance(m.value, int) else m.value: m for m in kind}
 
-    def enumerated(raw: Any, at: str) -> enum.Enum:
+    def enumerated(raw: Any) -> enum.Enum:
         found = by_value.get(raw) if type(raw) is str else None
         if found is None:
-            raise BadRequest(f"{at}: {str(raw)[:40]!r} is not one of {', '.join(by_value)}")
+            raise Mismatch(f"{str(raw)[:40]!r} is not one of {', '.join(by_value)}")
         return found
 
     return enumerated
@@ -254,39 +272,57 @@ def _union(kind: Any, bounds: Bounds, strict: bool) -> Decode:
     inner, optional = strip_optional(kind)
     if optional:
         decode_inner = _decoder(inner, bounds, strict)
-        return lambda raw, at: None if raw is None else decode_inner(raw, at)
+        return lambda raw: None if raw is None else decode_inner(raw)
     by_json = {(list if get_origin(a) in (list, tuple) else a): _decoder(a, bounds, strict) for a in get_args(kind)}
 
-    def union(raw: Any, at: str) -> Any:
+    def union(raw: Any) -> Any:
         if type(raw) not in by_json:
-            raise _wrong(at, " or ".join(NAMES[t] for t in by_json), raw)
-        return by_json[type(raw)](raw, at)
+            raise _wrong(" or ".join(NAMES[t] for t in by_json), raw)
+        return by_json[type(raw)](raw)
 
     return union
 
 
 def _sequence(origin: Any, item: Decode, bounds: Bounds) -> Decode:
-    def sequence(raw: Any, at: str) -> Any:
+    def sequence(raw: Any) -> Any:
         if type(raw) is not list:
-            raise _wrong(at, "a list", raw)
+            raise _wrong("a list", raw)
         if len(raw) > bounds.count:
-            raise BadRequest(f"{at}: more than {bounds.count} items")
-        return origin([item(v, f"{at}[{i}]") for i, v in enumerate(raw)])
+            raise Mismatch(f"more than {bounds.count} items")
+        made: list[Any] = []
+        try:
+            made.extend(map(item, raw))
+        except Mismatch as mismatch:
+            raise mismatch.at(f"[{_first_bad(item, raw)}]") from None
+        return made if origin is list else tuple(made)
 
     return sequence
+
+
+def _first_bad(item: Decode, raw: list[Any]) -> int:
+    for number, value in enumerate(raw):
+        try:
+            item(value)
+        except Mismatch:
+            return number
+    raise AssertionError("one of them was bad just before")
 
 
 def _mapping(item: Decode, bounds: Bounds) -> Decode:
     key = _text(Bounds(length=1024, shortest=1))
 
-    def mapping(raw: Any, at: str) -> dict[str, Any]:
+    def member(name: str, value: Any) -> Any:
+        try:
+            return item(value)
+        except Mismatch as mismatch:
+            raise mismatch.at(name[:60]) from None
+
+    def mapping(raw: Any) -> dict[str, Any]:
         if type(raw) is not dict:
-            raise _wrong(at, "an object", raw)
+            raise _wrong("an object", raw)
         if len(raw) > bounds.count:
-            raise BadRequest(f"{at}: more than {bounds.count} members")
-        made = {key(k, f"{at} key"): item(v, f"{at}.{k[:60]}") for k, v in raw.items()}
-        _check(bounds, made, at)
-        return made
+            raise Mismatch(f"more than {bounds.count} members")
+        return _checked(bounds, {key(name): member(name, value) for name, value in raw.items()})
 
     return mapping
 
@@ -296,26 +332,29 @@ def _record(kind: Any, strict: bool) -> Decode:
     fields = [f for f in dataclasses.fields(kind) if f.init]
     members = {f.name: _decoder(hints[f.name], bounds_of(f), strict) for f in fields}
     nothing = (dataclasses.MISSING, dataclasses.MISSING)
-    required = [f.name for f in fields if (f.default, f.default_factory) == nothing]
+    required = frozenset(f.name for f in fields if (f.default, f.default_factory) == nothing)
 
-    def record(raw: Any, at: str) -> Any:
+    def record(raw: Any) -> Any:
         if type(raw) is not dict:
-            raise _wrong(at, "an object", raw)
-        prefix = f"{at}." if at else ""
+            raise _wrong("an object", raw)
         known = {}
-        for name, value in raw.items():
-            member = members.get(name)
-            if member is not None:
-                known[name] = member(value, prefix + name)
-            elif strict:
-                raise BadRequest(f"{prefix}{name[:100]}: unknown field")
-        for name in required:
-            if name not in known:
-                raise BadRequest(f"{prefix}{name}: required")
+        name = ""
+        try:
+            for name, value in raw.items():
+                member = members.get(name)
+                if member is not None:
+                    known[name] = member(value)
+                elif strict:
+                    raise Mismatch("unknown field")
+        except Mismatch as mismatch:
+            raise mismatch.at(name[:100]) from None
+        if not required <= known.keys():
+            raise Mismatch("required", min(required - known.keys()))
         try:
             return kind(**known)
         except ValueError as reason:
-            raise BadRequest(f"{prefix}{reason}") from None
+            path, _, why = str(reason).partition(": ")
+            raise Mismatch(why, path) from None
 
     return record
 
@@ -324,20 +363,20 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _encoder(kind: Any) -> Encode | None:
+def _encoder(kind: Any, compact: bool) -> Encode | None:
     """The encoder of a type, or None when its values are JSON already."""
     inner, optional = strip_optional(kind)
     origin, args = get_origin(inner), get_args(inner)
     if inner is Snowflake:
         return _optionally(str, optional)
     if origin in (list, tuple):
-        item = _encoder(args[0])
+        item = _encoder(args[0], compact)
         return _optionally((lambda value: [item(v) for v in value]) if item else list, optional)
     if origin is dict:
-        member = _encoder(args[1])
+        member = _encoder(args[1], compact)
         return _optionally(lambda value: {k: member(v) for k, v in value.items()}, optional) if member else None
     if dataclasses.is_dataclass(inner):
-        return _optionally(_record_encoder(inner), optional)
+        return _optionally(_compact_encoder(inner) if compact else _record_encoder(inner), optional)
     if isinstance(inner, type) and issubclass(inner, enum.Enum):
         return _optionally(_enum_value, optional)
     if origin in (Union, types.UnionType):
@@ -355,8 +394,8 @@ def _optionally(encode_value: Encode, optional: bool) -> Encode:
 
 def _record_encoder(kind: Any) -> Encode:
     hints = hints_of(kind)
-    plain = [f.name for f in dataclasses.fields(kind) if _encoder(hints[f.name]) is None]
-    coded = [(f.name, _encoder(hints[f.name]) or _same) for f in dataclasses.fields(kind) if f.name not in plain]
+    plain = [f.name for f in dataclasses.fields(kind) if _encoder(hints[f.name], False) is None]
+    coded = [(f.name, _encoder(hints[f.name], False) or _same) for f in dataclasses.fields(kind) if f.name not in plain]
 
     def record(value: Any) -> dict[str, Any]:
         made = {name: getattr(value, name) for name in plain}
@@ -365,3 +404,22 @@ def _record_encoder(kind: Any) -> Encode:
         return made
 
     return record
+
+
+def _compact_encoder(kind: Any) -> Encode:
+    hints = hints_of(kind)
+    members = [(f.name, _default_of(f), _encoder(hints[f.name], True) or _same) for f in dataclasses.fields(kind)]
+
+    def record(value: Any) -> dict[str, Any]:
+        made = {}
+        for name, default, encode_member in members:
+            member = getattr(value, name)
+            if member != default:
+                made[name] = encode_member(member)
+        return made
+
+    return record
+
+
+def _default_of(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -74,7 +74,7 @@ class Peer:
             self._raise_or_learn(answer.status, body, last)
 
     def _prepare(self, route: Route[Q, R], request: Q) -> _Prepared:
-        path, rest = route.split(codec.encoder(route.takes)(request))
+        path, rest = route.split(codec.encoder(route.takes, compact=True)(request))
         url = URL(self._base_url + path, encoded=True)
         if route.has_body:
             return _Prepared(route.method, url, codec.dumps(rest).encode())

@@ -108,12 +108,12 @@ def build_app(routes: Sequence[Route[Any, Any]], answers: Sequence[Answer[S]], e
 
 
 def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    route, decode, encode = answer.route, codec.decoder(answer.route.takes), codec.encoder(answer.route.gives)
+    route, encode = answer.route, codec.encoder(answer.route.gives)
     parse = {name: _text_parser(kind) for name, kind in codec.hints_of(route.takes).items()}
 
     async def serve(request: web.Request, body: bytes, who: Identified) -> web.StreamResponse:
         _allow(route, who.caller)
-        asked = decode(_members(request, route, body, parse), "")
+        asked = codec.decode(route.takes, _members(request, route, body, parse))
         if route.owns is not Ownership.NOTHING:
             await edge.guard(edge.state, who.caller, route.owns, asked)
         made = await answer.handler(edge.state, who.caller, asked)

@@ -255,17 +255,17 @@ def _nearness(demand: Demand, node: NodeResources) -> tuple[int, int, int]:
 
 def _lacks(demand: Demand, node: NodeResources) -> str:
     """What is not free just now; empty text when all is."""
-    cores = node.cores - node.cores_taken
-    if demand.cores and demand.cores > cores:
-        return f"{demand.cores} cores asked, {max(0, cores)} free"
+    if demand.gpus:
+        free_gpus = len(node.gpus) - len(node.gpus_taken)
+        if demand.gpus > free_gpus:
+            return f"{demand.gpus} GPUs asked, {free_gpus} free"
+        if demand.gpu_indices is not None and demand.gpu_indices & node.gpus_taken:
+            return f"GPU {', '.join(map(str, sorted(demand.gpu_indices & node.gpus_taken)))} in use"
+    if demand.cores and demand.cores > node.cores - node.cores_taken:
+        return f"{demand.cores} cores asked, {get_node_available_cores(node)} free"
     if demand.memory_bytes and demand.memory_bytes > get_node_available_memory(node):
         free = show_bytes(get_node_available_memory(node))
         return f"{show_bytes(demand.memory_bytes)} memory asked, {free} free"
-    if demand.gpu_indices is not None and demand.gpu_indices & node.gpus_taken:
-        return f"GPU {', '.join(map(str, sorted(demand.gpu_indices & node.gpus_taken)))} in use"
-    free_gpus = len(node.gpus) - len(node.gpus_taken)
-    if demand.gpus > free_gpus:
-        return f"{demand.gpus} GPUs asked, {free_gpus} free"
     return ""
 
 
