@@ -15,6 +15,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 BOOT_MARK = ".boot"
 LOCK = ".in-use"
 SETTLED_SECONDS = 120
+INTERRUPTED = 130
 
 
 def refusal() -> str:
@@ -114,6 +115,7 @@ def hold(folder: str) -> int:
 
 def start() -> int:
     """Run the program from its folder, which is unpacked first if need be, and return its exit code."""
+    sys.pycache_prefix = None  # the byte code lies beside the modules, wherever the user keeps his own
     archive = os.path.dirname(os.path.abspath(__file__))
     root = os.path.realpath(os.path.expanduser(os.environ.get("SHIV_ROOT") or "~/.shiv"))
     folder = os.path.join(root, "kohakuriver-%s-%s-%s" % (MACHINE, BUILD, sys.implementation.cache_tag))
@@ -128,8 +130,9 @@ def start() -> int:
             )
     except OSError as error:
         return fail("%s: set SHIV_ROOT to a folder that this user can write to." % error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     sys.path[0] = folder
-    sys.pycache_prefix = None  # the byte code lies beside the modules, wherever the user keeps his own
     from kohakuriver.__main__ import main
 
     return main()

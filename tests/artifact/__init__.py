@@ -1,0 +1,1 @@
+"""Tests of the built file and of the tool that builds it."""
