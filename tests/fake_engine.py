@@ -58,7 +58,9 @@ class FakeWorkload:
         self.finished_at: float | None = None
         self.output = {STDOUT_NAME: bytearray(), STDERR_NAME: bytearray()}
         self.attached: FakeEngine | None = None
-        self._program = Program(spec.command, spec.env, spec.working_dir or "/")
+        self._program = Program(
+            spec.command, spec.env, spec.working_dir or "/", len(spec.cpu_ids) or spec.cpu_count or 2
+        )
         self._steps: Iterator[Step | int] = iter(())
         self._task: asyncio.Task[None] | None = None
         self._wakes_at = self._left_seconds = 0.0

@@ -1,6 +1,6 @@
 """A tiny piece of the shell, interpreted, so that one command means the same on the fake engine and on real ones.
 
-Programs: true false : echo printf sleep exit trap kill wait exec pwd cat head tail yes, and `sh -c SCRIPT NAME ARG...`.
+Programs: true false : echo printf sleep exit trap kill wait exec pwd cat head tail yes nproc, and `sh -c SCRIPT NAME ARG...`.
 In a script: `;`, newline, `&`, `&&`, `>&2`, both quotes, backslash, `$NAME`, `$1`, `$@`, `$$`. `cat` and `head -c N FILE`
 know only /dev/null and /dev/zero; `tail /dev/zero` eats memory without end. Anything else ends as in a shell: 127.
 """
@@ -29,7 +29,7 @@ PROGRAMS = frozenset(
         "cat",
         "head",
     )
-    + ("tail", "yes")
+    + ("tail", "yes", "nproc")
 )
 BLOCK = 65536
 
@@ -89,6 +89,7 @@ class Program:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/"
+    cpu_count: int = 2
     traps: dict[int, str] = field(default_factory=dict)
     background_seconds: float = 0.0
 
@@ -169,6 +170,8 @@ class Program:
                 yield _printf(rest[0], rest[1:])
             case "pwd":
                 yield self.working_dir.encode() + b"\n"
+            case "nproc":
+                yield b"%d\n" % self.cpu_count
             case "head" if rest[-1:] == ["/dev/zero"]:
                 left = int(rest[1])
                 while left > 0:
