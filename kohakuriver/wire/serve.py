@@ -274,10 +274,12 @@ async def listening(app: web.Application, address: str, port: int) -> AsyncItera
 
     A connection that is idle, or does not finish the head of a request, is closed after `IDLE_SECONDS`.
     """
-    runner = web.AppRunner(app, keepalive_timeout=IDLE_SECONDS, access_log=None, handler_cancellation=True)
+    runner = web.AppRunner(
+        app, keepalive_timeout=IDLE_SECONDS, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+    )
     await runner.setup()
     try:
-        await web.TCPSite(runner, address, port, backlog=1024, shutdown_timeout=2.0).start()
+        await web.TCPSite(runner, address, port, backlog=1024).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
