@@ -2,25 +2,25 @@
 
 A unit of work is a plain function of a connection, so nobody can await a network inside a transaction. Writes that
 wait together share one transaction and one fsync; each stands or falls alone (savepoints), and none is answered
-before it is on disk.
+before it is on disk. Reads that wait together share one trip to their thread and back, which is most of their cost.
 """
 
 import asyncio
+import functools
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from kohakuriver.model.errors import StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-BATCH = 256
+WRITE_BATCH, READ_BATCH = 256, 8
 READERS = 2
 
 
@@ -47,65 +47,90 @@ class _Job:
             self.future.set_result(self.result)
 
 
+class _Lane:
+    """Jobs on their way to threads that serve them in batches."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+
+    async def run(self, work: Work[T]) -> T:
+        """Queue a job and await its result."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(work, loop, future))
+        return await future
+
+    def serve(self, most: int, handle: Callable[[list[_Job]], None]) -> None:
+        """Take what waits, at most so many at once, until the lane is closed."""
+        while (first := self._jobs.get()) is not None:
+            batch = [first, *self._waiting(most - 1)]
+            handle(batch)
+            for loop in {job.loop for job in batch}:
+                _settle_on(loop, [job for job in batch if job.loop is loop])
+
+    def _waiting(self, most: int) -> Iterator[_Job]:
+        for _ in range(most):
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+            if job is None:
+                self._jobs.put(None)
+                return
+            yield job
+
+    def close(self, servers: int) -> None:
+        """Let each of the serving threads end after what waits now."""
+        for _ in range(servers):
+            self._jobs.put(None)
+
+
+def _settle_on(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
+    def settle_all() -> None:
+        for job in jobs:
+            job.settle()
+
+    try:
+        loop.call_soon_threadsafe(settle_all)
+    except RuntimeError:
+        return  # the loop is closed: nobody waits for the answer, and the rows are on disk
+
+
 class Database:
     """One SQLite file in WAL mode, opened, backed up and migrated by the constructor."""
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        self._path = path
-        self._writer_connection = _open(path, migrations)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
-        self._writer.start()
-        self._readers = ThreadPoolExecutor(READERS, "store-reader")
-        self._reading = threading.local()
-        self._read_connections: list[sqlite3.Connection] = []
+        self._connection = _open(path, migrations)
+        self._writes, self._reads = _Lane(), _Lane()
+        readers = [_read_only(path) for _ in range(READERS)]
+        self._connections = [self._connection, *readers]
+        self._threads = [_thread("store-writer", lambda: self._writes.serve(WRITE_BATCH, self._commit))]
+        for reader in readers:
+            answer = functools.partial(_answer, reader)
+            self._threads.append(_thread("store-reader", functools.partial(self._reads.serve, READ_BATCH, answer)))
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in a transaction and return its result once that is on disk.
 
         What `work` raises undoes its own changes only. Raises StoreUnavailable when the disk cannot take it.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, loop, future))
-        return await future
+        return await self._writes.run(work)
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` on a snapshot of what was last committed."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        return await self._reads.run(work)
 
     def close(self) -> None:
-        """Finish the writes that wait, then let go of the file."""
-        self._jobs.put(None)
-        self._writer.join()
-        self._readers.shutdown()
-        for connection in (*self._read_connections, self._writer_connection):
+        """Finish the work that waits, then let go of the file."""
+        self._writes.close(1)
+        self._reads.close(READERS)
+        for thread in self._threads:
+            thread.join()
+        for connection in reversed(self._connections):
             connection.close()
 
-    def _read(self, work: Work[T]) -> T:
-        connection = getattr(self._reading, "connection", None)
-        if connection is None:
-            connection = _connect(self._path)
-            connection.execute("PRAGMA query_only=ON")
-            self._reading.connection = connection
-            self._read_connections.append(connection)
-        return work(cast(sqlite3.Connection, connection))
-
-    def _write_for_ever(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            batch = [first]
-            while len(batch) < BATCH and not self._jobs.empty():
-                following = self._jobs.get()
-                if following is None:
-                    self._jobs.put(None)
-                    break
-                batch.append(following)
-            self._commit(batch)
-            for loop in {job.loop for job in batch}:
-                _settle_on(loop, [job for job in batch if job.loop is loop])
-
     def _commit(self, batch: list[_Job]) -> None:
-        connection = self._writer_connection
+        connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:
@@ -116,6 +141,20 @@ class Database:
                 connection.execute("ROLLBACK")
             for job in batch:
                 job.error = StoreUnavailable(f"the database cannot be written now: {broken}; nothing was changed")
+
+
+def _thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _answer(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    for job in batch:
+        try:
+            job.result = job.work(connection)
+        except BaseException as refused:  # noqa: BLE001 - carried whole to whoever awaits this work
+            job.error = refused
 
 
 def _run(connection: sqlite3.Connection, job: _Job) -> None:
@@ -133,22 +172,17 @@ def _run(connection: sqlite3.Connection, job: _Job) -> None:
     connection.execute("RELEASE work")
 
 
-def _settle_on(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
-    def settle_all() -> None:
-        for job in jobs:
-            job.settle()
-
-    try:
-        loop.call_soon_threadsafe(settle_all)
-    except RuntimeError:
-        return  # the loop is closed: nobody waits for the answer, and the rows are on disk
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     connection.row_factory = sqlite3.Row
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    connection = _connect(path)
+    connection.execute("PRAGMA query_only=ON")
     return connection
 
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = 10_000  # how far one pass looks down the queue
 PASS_LIMIT = 128  # placements in one transaction; the next pass follows at once
 ORDERS_LIMIT = 256  # orders under way at once
+LONG_PASS_SECONDS = 0.005  # a longer pass, under a long queue, is followed by a rest: others write too
+REST_AFTER_WORK, REST_AFTER_NOTHING, MOST_REST_SECONDS = 1.0, 5.0, 0.25
 ORDER_AGAIN_SECONDS = 15.0
 
 
@@ -40,11 +42,15 @@ class Dispatch:
 
     async def step(self) -> None:
         """One pass: place, then send."""
+        began = self.clock.monotonic()
         placed = await self.db.write(self._place)
+        took = self.clock.monotonic() - began
         self.scheduler.outbox.unsent.update(placed)
         if len(placed) >= PASS_LIMIT:
             self.wake.set()
         await self._send()
+        if took > LONG_PASS_SECONDS:
+            await self.clock.sleep(min(MOST_REST_SECONDS, took * (REST_AFTER_WORK if placed else REST_AFTER_NOTHING)))
 
     def explain(self, task: Shown) -> str | None:
         """Why a task waits, as the last pass saw it; None when it does not wait."""
