@@ -15,7 +15,7 @@ class Snowflakes:
 
     def __init__(self, now: Callable[[], float], instance: int, last: int = 0) -> None:
         self._now, self._instance = now, instance & 0x3FF
-        self._tick = ((last >> 22) << 12 | last & 0xFFF) if last else 0
+        self._tick = (last >> 22 << 12 | 0xFFF) if last else 0  # `last` may be of a greater instance: next millisecond
 
     def next(self) -> Snowflake:
         """The next id; when one millisecond is used up, it borrows from the next one."""

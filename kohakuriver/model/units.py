@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = re.compile(r"(\d{1,15})(?:\.(\d{1,3}))?(Ki|Mi|Gi|Ti|[KMGT]?)B?", re.IGNORECASE)
-_DURATION = re.compile(r"(?:\d{1,9}[smhd]?)(?:\d{1,9}[smhd])*")
-_TARGET = re.compile(r"(?P<host>[^:]+)(?::(?P<numa>\d{1,3}))?(?:::(?P<gpus>\d{1,3}(?:,\d{1,3})*))?")
+_BYTES = re.compile(r"(\d{1,15})(?:\.(\d{1,3}))?(Ki|Mi|Gi|Ti|[KMGT]?)B?", re.IGNORECASE | re.ASCII)
+_DURATION = re.compile(r"(?:\d{1,9}[smhd]?)(?:\d{1,9}[smhd])*", re.ASCII)
+_TARGET = re.compile(r"(?P<host>[^:]+)(?::(?P<numa>\d{1,3}))?(?:::(?P<gpus>\d{1,3}(?:,\d{1,3})*))?", re.ASCII)
 
 
 def parse_bytes(text: str) -> int:
@@ -80,5 +80,8 @@ def rfc3339(seconds: float) -> str:
 
 
 def unix_seconds(text: str) -> float:
-    """Unix seconds of an RFC 3339 time."""
-    return datetime.fromisoformat(text).timestamp()
+    """Unix seconds of an RFC 3339 time; raises ValueError, also when it names no zone."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text[:40]!r} names no time zone")
+    return at.timestamp()
