@@ -35,8 +35,9 @@ NAMES: dict[Any, str] = {
 
 
 def loads(text: str | bytes) -> Any:
-    """JSON to plain values, refusing what JSON readers disagree about: duplicate keys, NaN, deep nesting."""
+    """JSON (bytes: UTF-8) to plain values, refusing what readers disagree about: duplicate keys, NaN, deep nesting."""
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
     except RecursionError:
         raise BadRequest("body: nested too deeply") from None
@@ -117,8 +118,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         seen: set[str] = set()
         twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-        raise BadRequest(f"{twice[:100]}: given twice")
+        raise BadRequest(f"{shown(twice)}: given twice")
     return made
+
+
+def shown(name: str) -> str:
+    """A name that somebody made up, short and on one line."""
+    return name[:100] if name.isprintable() else repr(name[:100])
 
 
 def _constant(name: str) -> Any:
@@ -164,7 +170,7 @@ class Mismatch(Exception):
 
     def told(self) -> str:
         """The path and the reason, such as `targets[0]: expected text, got a list`."""
-        path = "".join(part if part.startswith("[") else f".{part}" for part in self.path).lstrip(".")
+        path = "".join(part if part.startswith("[") else f".{shown(part)}" for part in self.path).lstrip(".")
         return f"{path or 'body'}: {self.reason}"
 
 
@@ -222,10 +228,14 @@ def _bounded(kind: type[int] | type[float], bounds: Bounds) -> Decode:
                 raise _wrong(NAMES[kind], raw)
             raw = float(raw)
         if not least <= raw <= most:
-            raise Mismatch(f"{raw} is not between {least:g} and {most:g}")
+            raise Mismatch(f"{raw} is not between {_plainly(least)} and {_plainly(most)}")
         return _checked(bounds, raw) if bounds.check else raw
 
     return number
+
+
+def _plainly(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
 
 
 def _flag(bounds: Bounds) -> Decode:
@@ -315,7 +325,7 @@ def _mapping(item: Decode, bounds: Bounds) -> Decode:
         try:
             return item(value)
         except Mismatch as mismatch:
-            raise mismatch.at(name[:60]) from None
+            raise mismatch.at(name) from None
 
     def mapping(raw: Any) -> dict[str, Any]:
         if type(raw) is not dict:
@@ -347,7 +357,7 @@ def _record(kind: Any, strict: bool) -> Decode:
                 elif strict:
                     raise Mismatch("unknown field")
         except Mismatch as mismatch:
-            raise mismatch.at(name[:100]) from None
+            raise mismatch.at(name) from None
         if not required <= known.keys():
             raise Mismatch("required", min(required - known.keys()))
         try:

@@ -28,6 +28,7 @@ class Bounds:
 
 
 FREE = Bounds()
+MOMENT = Bounds(least=0, most=253_402_300_799)  # UTC unix seconds that a calendar can show: until the year 9999
 
 
 def declare(about: str, *, default: Any = dataclasses.MISSING, bounds: Bounds = FREE, flag: str = "") -> Any:

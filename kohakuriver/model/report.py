@@ -40,8 +40,8 @@ class WorkloadState:
     refused: bool = False
     retry_elsewhere: bool = False
     message: str | None = declare("Why it ended so, or what it waits for.", default=None, bounds=NOTE)
-    started_at: float | None = None
-    ended_at: float | None = None
+    started_at: float | None = declare("When it started.", default=None, bounds=f.MOMENT)
+    ended_at: float | None = declare("When it ended.", default=None, bounds=f.MOMENT)
     stdout_bytes: int = 0
     stderr_bytes: int = 0
 
@@ -71,7 +71,7 @@ class Register:
     engine: str = declare("Its engine.", bounds=Bounds(length=32))
     engine_version: str = declare("The engine's release.", default="", bounds=Bounds(length=64))
     machine: Machine
-    clock: float
+    clock: float = declare("The runner's clock.", bounds=f.MOMENT)
     report: Report
     warnings: list[str] = declare("What an admin should know.", default=[], bounds=Bounds(length=1000, count=50))
 
@@ -81,7 +81,7 @@ class Heartbeat:
     """A runner's sign of life."""
 
     hostname: str = declare("The node's name.", bounds=NAME)
-    clock: float
+    clock: float = declare("The runner's clock.", bounds=f.MOMENT)
     metrics: Metrics = field(default_factory=Metrics)
     samples: list[Sample] = declare("The seconds since the last heartbeat.", default=[], bounds=Bounds(count=120))
     report: Report

@@ -151,7 +151,7 @@ class Task(TaskSpec):
     assigned_node: str | None = None
     assigned_gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     assigned_numa: int | None = None
-    reason: str | None = None
+    reason: str | None = declare("Why it waits, one line a node.", default=None, bounds=Bounds(length=10_000_000))
     exit_code: int | None = None
     signal: int | None = None
     error_message: str | None = None
@@ -180,7 +180,7 @@ class HistoryEntry:
     attempt: int
     node: str | None = None
     by: str | None = None
-    detail: str | None = None
+    detail: str | None = declare("What else there is to say.", default=None, bounds=Bounds(length=8192))
 
 
 SPEC_FIELDS = tuple(name for name in TaskSpec.__dataclass_fields__)

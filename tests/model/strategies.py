@@ -1,0 +1,101 @@
+"""Draws values of any declared type, within its bounds: what the tables say is what the tests send."""
+
+import dataclasses
+import enum
+import types
+from typing import Any, Union, get_args, get_origin
+
+from hypothesis import strategies as st
+
+from kohakuriver.model import host_api, runner_api
+from kohakuriver.model.codec import MAX_SNOWFLAKE, JsonObject, Snowflake, hints_of, strip_optional
+from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
+from kohakuriver.model.route import ByteStream, PlainText, Route
+
+MOUNTS = ("/data:/data", "/a b:/c:ro", "/x/y:/z:rw")
+TARGETS = ("alpha", "alpha:1", "b-2.c_d::0", "n1:0::0,1,7")
+SPECIAL: dict[str, st.SearchStrategy[Any]] = {
+    "additional_mounts": st.lists(st.sampled_from(MOUNTS), max_size=3),
+    "targets": st.lists(st.sampled_from(TARGETS), max_size=3),
+    "env_vars": st.dictionaries(st.from_regex(r"[A-Z_][a-z0-9_.-]{0,8}", fullmatch=True), st.just("v é"), max_size=3),
+    "url": st.sampled_from(("http://127.0.0.1:8001", "https://n1.lan:1", "http://[::1]:80")),
+}
+TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+
+def every_message() -> list[type]:
+    """Every dataclass that the two tables mention, however deep."""
+    found: dict[type, None] = {}
+    for route in (*host_api.ROUTES, *runner_api.ROUTES):
+        _collect(route.takes, found)
+        _collect(route.gives, found)
+    return list(found)
+
+
+def routes() -> list[Route[Any, Any]]:
+    return [*host_api.ROUTES, *runner_api.ROUTES]
+
+
+def values(kind: Any, bounds: Bounds = FREE) -> st.SearchStrategy[Any]:
+    """Any value of a declared type that its bounds allow."""
+    inner, optional = strip_optional(kind)
+    if optional:
+        return st.none() | values(inner, bounds)
+    origin, args = get_origin(inner), get_args(inner)
+    if origin in (Union, types.UnionType):
+        return st.one_of([values(a, bounds) for a in args])
+    if origin in (list, tuple):
+        made = st.lists(values(args[0], bounds), max_size=min(3, bounds.count), unique=args[0] is int)
+        return made.map(tuple) if origin is tuple else made
+    if origin is dict:
+        return st.dictionaries(st.text(TEXT, min_size=1, max_size=5), values(args[1], bounds), max_size=3)
+    if inner is JsonObject:
+        return st.dictionaries(st.text(TEXT, max_size=5), st.integers(0, 9) | st.lists(st.none(), max_size=2))
+    if dataclasses.is_dataclass(inner):
+        return records(inner)
+    return _plain(inner, bounds)
+
+
+def records(kind: Any) -> st.SearchStrategy[Any]:
+    """Any valid value of a dataclass."""
+    hints = hints_of(kind)
+    fields = dataclasses.fields(kind)
+    members = {f.name: SPECIAL[f.name] if f.name in SPECIAL else values(hints[f.name], bounds_of(f)) for f in fields}
+    return st.fixed_dictionaries(members).map(_consistent).map(lambda made: kind(**made))
+
+
+def _consistent(made: dict[str, Any]) -> dict[str, Any]:
+    if made.get("container_name") and made.get("registry_image"):
+        return made | {"registry_image": None}
+    return made
+
+
+def _plain(kind: Any, bounds: Bounds) -> st.SearchStrategy[Any]:
+    if kind is Snowflake:
+        return st.integers(1, MAX_SNOWFLAKE)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return st.sampled_from(list(kind))
+    if kind is bool:
+        return st.booleans()
+    least = bounds.least if bounds.least is not None else -MAX_INTEGER
+    most = bounds.most if bounds.most is not None else MAX_INTEGER
+    if kind is int:
+        return st.integers(int(least), int(most))
+    if kind is float:
+        return st.floats(least, most, allow_nan=False)
+    assert kind is str, kind
+    if bounds.pattern:
+        wanted = st.from_regex(bounds.pattern, fullmatch=True, alphabet=TEXT)
+        return wanted.filter(lambda t: bounds.shortest <= len(t) <= bounds.length)
+    return st.text(TEXT, min_size=bounds.shortest, max_size=min(12, bounds.length))
+
+
+def _collect(kind: Any, found: dict[type, None]) -> None:
+    if kind in (ByteStream, PlainText):
+        return
+    for part in get_args(kind):
+        _collect(part, found)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind not in found:
+        found[kind] = None
+        for hint in hints_of(kind).values():
+            _collect(hint, found)
