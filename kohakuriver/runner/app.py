@@ -1,0 +1,201 @@
+"""The runner's composition root: every part is made here, once, and handed down."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+
+from kohakuriver import __version__
+from kohakuriver.model import runner_api
+from kohakuriver.model.errors import EngineFailed, NotAllowed, NotFound
+from kohakuriver.model.report import State
+from kohakuriver.model.settings import RunnerSettings
+from kohakuriver.runner import mounts
+from kohakuriver.runner.bench import Bench, EngineSlot
+from kohakuriver.runner.cluster import Cluster
+from kohakuriver.runner.disk import Disk
+from kohakuriver.runner.endpoints import health, streams, workloads
+from kohakuriver.runner.endpoints.access import guard, identifier, only_host
+from kohakuriver.runner.engines import check_engine_allowed, make_engine
+from kohakuriver.runner.host_link import HostLink
+from kohakuriver.runner.marks import Marks
+from kohakuriver.runner.node_name import address_of, hostname_of, url_of
+from kohakuriver.runner.outputs import Outputs
+from kohakuriver.runner.shared_storage import SharedStorage
+from kohakuriver.runner.state import Runner
+from kohakuriver.runner.store import Store
+from kohakuriver.runner.vitals import Senses, Vitals
+from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
+from kohakuriver.system.clock import Clock, SystemClock
+from kohakuriver.system.engine import Engine
+from kohakuriver.system.loops import Loops
+from kohakuriver.system.machine import Sampler
+from kohakuriver.system.notify import Notifier
+from kohakuriver.system.secrets import UnsafeFile, load_secret
+from kohakuriver.system.watchdog import start_watchdog
+from kohakuriver.wire.call import Peer
+from kohakuriver.wire.serve import Edge, build_app, listening
+from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
+
+__all__ = ["make_engine", "running_runner", "serve"]
+
+log = logging.getLogger(__name__)
+ANSWERS = [*workloads.ANSWERS, *streams.ANSWERS, *health.ANSWERS]
+STATUS_SECONDS = 10.0
+SHARED_STORAGE_SECONDS = 15.0
+DISK_THREADS, READING_THREADS = 4, 4
+SPAWN_LIMIT = 100_000
+
+
+@asynccontextmanager
+async def running_runner(
+    settings: RunnerSettings, engine: Engine | None, clock: Clock, senses: Senses | None = None
+) -> AsyncIterator[Runner]:
+    """A runner that serves until the block ends; it leaves workloads as they are.
+
+    Without an `engine` it is the one that the settings name, without `senses` the machine is the real one. Raises
+    NotFound or NotAllowed for a secret or an engine that cannot be used, OSError when the port is taken.
+    """
+    if engine is None:
+        check_engine_allowed(settings)
+    slot = EngineSlot(lambda cluster_id: engine or make_engine(settings, cluster_id))
+    secret = await asyncio.to_thread(_secret_of, settings)
+    async with AsyncExitStack() as stack:
+        bench = await _make_bench(settings, slot, clock, stack)
+        runner = await _assemble(bench, secret, senses, stack)
+        verifier = Verifier(only_host(secret), SteadyTime())
+        app = build_app(runner_api.ROUTES, ANSWERS, Edge(runner, identifier(verifier), guard))
+        await runner.workloads.restore()
+        port = await stack.enter_async_context(listening(app, settings.runner_bind_ip, settings.runner_port))
+        runner = replace(runner, url=url_of(await asyncio.to_thread(address_of, settings), port))
+        await _start_loops(runner, waits_for_cluster=engine is None)
+        yield runner
+
+
+async def serve(settings: RunnerSettings) -> None:
+    """Run a runner until SIGTERM or SIGINT, and tell the service manager how it is."""
+    clock, stop = SystemClock(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    notifier = Notifier.from_environment(os.environ)
+    async with running_runner(settings, None, clock) as runner:
+        start_watchdog(runner.loops, clock, notifier, runner.store.ping)
+        notifier.ready(_status_of(runner))
+        runner.loops.start("status", lambda: _tell_status(runner, notifier), STATUS_SECONDS)
+        log.info("runner is ready node=%s url=%s version=%s", runner.hostname, runner.url, __version__)
+        await stop.wait()
+        notifier.stopping()
+        log.info("runner stops; workloads go on count=%d", runner.workloads.count(State.RUNNING, State.PAUSED))
+
+
+def _secret_of(settings: RunnerSettings) -> bytes:
+    path = Path(settings.cluster_secret_file).expanduser()
+    try:
+        return load_secret(path)
+    except FileNotFoundError:
+        raise NotFound(f"{path}: there is no cluster secret; copy it from the host (mode 0600)") from None
+    except UnsafeFile as unsafe:
+        raise NotAllowed(str(unsafe)) from None
+
+
+async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, stack: AsyncExitStack) -> Bench:
+    """The tools of one runner; the stack puts them away again, the last one first."""
+    state_dir = Path(settings.state_dir).expanduser()
+    own_logs = state_dir / "logs"
+    local_temp = Path(settings.local_temp_dir).expanduser() if settings.local_temp_dir else state_dir / "local_temp"
+    await asyncio.to_thread(_make_directories, state_dir, own_logs, local_temp)
+    store = await asyncio.to_thread(Store, state_dir / "runner.db")
+    stack.push_async_callback(asyncio.to_thread, store.close)
+    disk, reading = Disk("disk", DISK_THREADS), Disk("output-reader", READING_THREADS)
+    stack.callback(disk.close)
+    stack.callback(reading.close)
+    stack.push_async_callback(slot.close)
+    loops = Loops(clock, spawn_limit=SPAWN_LIMIT)
+    stack.push_async_callback(loops.stop)
+    shared_dir = Path(settings.shared_dir).expanduser() if settings.shared_dir else None
+    return Bench(
+        settings=settings,
+        hostname=hostname_of(settings),
+        own_logs=own_logs,
+        local_temp=local_temp,
+        clock=clock,
+        loops=loops,
+        store=store,
+        slot=slot,
+        cluster=await Cluster.from_store(store),
+        shared=SharedStorage(shared_dir, clock),
+        marks=Marks(state_dir / "started", disk),
+        outputs=Outputs([*([shared_dir / "logs"] if shared_dir else []), own_logs], reading),
+        disk=disk,
+        mount_rules=await asyncio.to_thread(mounts.rules_of, settings),
+    )
+
+
+def _make_directories(state_dir: Path, own_logs: Path, local_temp: Path) -> None:
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own_logs.mkdir(exist_ok=True)
+    if not local_temp.is_dir():
+        local_temp.mkdir(parents=True)
+        local_temp.chmod(0o1777)  # tasks of any user id may use it, and not touch what others left there
+
+
+async def _assemble(bench: Bench, secret: bytes, senses: Senses | None, stack: AsyncExitStack) -> Runner:
+    http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=4)))
+    host_url = url_of(bench.settings.host_address, bench.settings.host_port)
+    peer = Peer(http, host_url, Signer(bench.hostname, secret, SteadyTime()))
+    attempts = Workloads(bench)
+    state_dir = Path(bench.settings.state_dir).expanduser()
+    if senses is None:
+        senses = await asyncio.to_thread(Sampler, bench.clock, state_dir)
+    vitals = Vitals(bench, senses)
+    return Runner(
+        settings=bench.settings,
+        hostname=bench.hostname,
+        bench=bench,
+        workloads=attempts,
+        vitals=vitals,
+        link=HostLink(bench, attempts, vitals, peer),
+    )
+
+
+async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
+    bench, loops = runner.bench, runner.loops
+    if bench.shared.directory is not None:
+        await bench.shared.look(bench.cluster.id)
+        loops.start(
+            "shared storage",
+            lambda: bench.shared.look(bench.cluster.told),
+            SHARED_STORAGE_SECONDS,
+            bench.cluster.learned,
+        )
+    if bench.cluster.id or not waits_for_cluster:
+        with suppress(EngineFailed):  # told by its own warning; tried again below
+            await runner.workloads.connect()
+    loops.run("engine", lambda: _connect(runner, waits_for_cluster))
+    loops.start("metrics", runner.vitals.sample, runner.settings.resource_check_interval_seconds)
+    loops.start("forget", runner.workloads.flush, FORGET_SECONDS)
+    loops.run("host link", lambda: runner.link.keep(runner.url))
+    loops.run("pulse", runner.link.keep_pulse)
+
+
+async def _connect(runner: Runner, waits_for_cluster: bool) -> None:
+    if waits_for_cluster:
+        await runner.bench.cluster.known.wait()
+    await runner.bench.insist("connect", runner.workloads.connect)
+
+
+def _status_of(runner: Runner) -> str:
+    running = runner.workloads.count(State.RUNNING, State.PAUSED)
+    host = "" if runner.link.joined else ", waits for its host"
+    engine = f", the engine does not answer: {runner.workloads.trouble}" if runner.workloads.trouble else ""
+    return f"{running} running{host}{engine}"
+
+
+async def _tell_status(runner: Runner, notifier: Notifier) -> None:
+    notifier.status(_status_of(runner))

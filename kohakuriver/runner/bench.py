@@ -1,0 +1,108 @@
+"""What the life of an attempt works with: the tools of one runner, handed down."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from kohakuriver.model.errors import EngineFailed
+from kohakuriver.model.settings import RunnerSettings
+from kohakuriver.runner.cluster import Cluster
+from kohakuriver.runner.container_spec import MountRules, Site
+from kohakuriver.runner.disk import Disk
+from kohakuriver.runner.marks import Marks
+from kohakuriver.runner.outputs import Outputs
+from kohakuriver.runner.shared_storage import SharedStorage
+from kohakuriver.runner.store import Store
+from kohakuriver.system.clock import Clock
+from kohakuriver.system.engine import Engine, EngineInfo
+from kohakuriver.system.loops import Loops, Wake
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+STARTS_AT_ONCE = 12
+PAUSE_FIRST_SECONDS, PAUSE_CAP_SECONDS = 0.5, 8.0
+
+
+class EngineSlot:
+    """The engine, which is made when it is known to which cluster its workloads belong; `info` is what it said it is."""
+
+    def __init__(self, make: Callable[[str], Engine]) -> None:
+        self._make = make
+        self._engine: Engine | None = None
+        self._opened = False
+        self.info: EngineInfo | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; raises EngineFailed while there is none."""
+        if self._engine is None:
+            raise EngineFailed("the engine is not there yet", retry_elsewhere=True)
+        return self._engine
+
+    async def open(self, cluster_id: str) -> Engine:
+        """Make the engine if need be and connect it, once; raises EngineFailed."""
+        if self._engine is None:
+            self._engine = await asyncio.to_thread(self._make, cluster_id)  # importing it takes a while
+        if not self._opened:
+            await self._engine.open()
+            self._opened = True
+        self.info = await self._engine.describe()
+        return self._engine
+
+    async def close(self) -> None:
+        """Let go of it; workloads go on."""
+        if self._engine is not None:
+            await self._engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The tools; `changed` rings when there is something to report."""
+
+    settings: RunnerSettings
+    hostname: str
+    own_logs: Path
+    local_temp: Path
+    clock: Clock
+    loops: Loops
+    store: Store
+    slot: EngineSlot
+    cluster: Cluster
+    shared: SharedStorage
+    marks: Marks
+    outputs: Outputs
+    disk: Disk
+    mount_rules: MountRules
+    changed: Wake = field(default_factory=Wake)
+    starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTS_AT_ONCE))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; raises EngineFailed while there is none."""
+        return self.slot.engine
+
+    @property
+    def log_root(self) -> Path:
+        """Where the outputs of a new attempt go."""
+        return self.shared.logs or self.own_logs
+
+    def site(self) -> Site:
+        """What container specs need to know, as it is now."""
+        return Site(self.settings, self.hostname, self.cluster.id, self.shared.data, str(self.local_temp))
+
+    async def insist(self, what: str, call: Callable[[], Awaitable[T]], patience_seconds: float | None = None) -> T:
+        """The call's result, tried again until the engine can; raises its EngineFailed when patience is over."""
+        began, pause = self.clock.monotonic(), PAUSE_FIRST_SECONDS
+        while True:
+            try:
+                return await call()
+            except EngineFailed as failed:
+                waited = self.clock.monotonic() - began
+                if patience_seconds is not None and waited + pause > patience_seconds:
+                    raise
+                log.warning("engine failed, will try again step=%s after_seconds=%.1f error=%s", what, pause, failed)
+            await self.clock.sleep(pause)
+            pause = min(2 * pause, PAUSE_CAP_SECONDS)

@@ -1,0 +1,141 @@
+"""From what was asked and what the node allows to what the engine is told: pure."""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kohakuriver.model.errors import NotAllowed
+from kohakuriver.model.runner_api import Execute
+from kohakuriver.model.settings import RunnerSettings
+from kohakuriver.model.task import TaskSpec
+from kohakuriver.runner.attempt import Accepted
+from kohakuriver.system.engine import ContainerSpec, Mount, WorkloadKey
+
+SHARED_TARGET, LOCAL_TEMP_TARGET = "/shared", "/local_temp"
+KERNEL_TREES = ("/proc", "/sys", "/dev")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a spec needs to know of the node; directories are absolute, `shared_data` empty without shared storage."""
+
+    settings: RunnerSettings
+    hostname: str
+    cluster_id: str
+    shared_data: str
+    local_temp: str
+
+    @property
+    def has_containers(self) -> bool:
+        return self.settings.engine != "process"
+
+
+@dataclass(frozen=True, slots=True)
+class MountRules:
+    """Where tasks may take mounts from: below a root, and neither in nor around what is forbidden; all resolved."""
+
+    roots: tuple[str, ...]
+    forbidden: tuple[str, ...]
+
+
+def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerSpec:
+    """The spec of an attempt; `mounts` are the task's own, checked already."""
+    request, settings = accepted.request, site.settings
+    spec = request.spec
+    return ContainerSpec(
+        key=accepted.key,
+        name=f"kohakuriver-task-{request.task_id}",
+        image=image_of(spec, settings),
+        command=(spec.command, *spec.arguments),
+        log_directory=accepted.log_directory,
+        log_limit_bytes=accepted.log_limit_bytes,
+        env={**spec.env_vars, **own_variables(request, site)},
+        working_dir=spec.working_dir or settings.default_working_dir,
+        cpu_count=spec.required_cores,
+        numa_node=request.numa_node,
+        memory_bytes=spec.required_memory_bytes,
+        gpu_ids=tuple(str(index) for index in request.gpus),
+        pids_limit=settings.task_pids_limit,
+        shm_bytes=settings.task_shm_bytes,
+        mounts=(*node_mounts(site), *mounts),
+        privileged=spec.privileged,
+        network=settings.task_network,
+        labels=labels_of(accepted.key, site),
+    )
+
+
+def image_of(spec: TaskSpec, settings: RunnerSettings) -> str:
+    """The image a task runs in."""
+    if spec.registry_image:
+        return spec.registry_image
+    return f"kohakuriver/{spec.container_name}:base" if spec.container_name else settings.initial_base_image
+
+
+def own_variables(request: Execute, site: Site) -> dict[str, str]:
+    """What every task finds in its environment; a task cannot set these itself."""
+    inside = site.has_containers
+    variables = {
+        "KOHAKURIVER_TASK_ID": str(request.task_id),
+        "KOHAKURIVER_ATTEMPT": str(request.attempt),
+        "KOHAKURIVER_NODE": site.hostname,
+        "KOHAKURIVER_LOCAL_TEMP_DIR": LOCAL_TEMP_TARGET if inside else site.local_temp,
+    }
+    if site.shared_data:
+        variables["KOHAKURIVER_SHARED_DIR"] = SHARED_TARGET if inside else site.shared_data
+    if request.numa_node is not None:
+        variables["KOHAKURIVER_TARGET_NUMA_NODE"] = str(request.numa_node)
+    return variables
+
+
+def labels_of(key: WorkloadKey, site: Site) -> Mapping[str, str]:
+    """By what a workload is known as ours."""
+    return {
+        "kohakuriver.cluster": site.cluster_id,
+        "kohakuriver.node": site.hostname,
+        "kohakuriver.task": str(key.task_id),
+        "kohakuriver.attempt": str(key.attempt),
+        "kohakuriver.type": "command",
+    }
+
+
+def node_mounts(site: Site) -> tuple[Mount, ...]:
+    """The mounts that every task of this node gets; without containers there is nothing to mount into."""
+    if not site.has_containers:
+        return ()
+    shared = (Mount(site.shared_data, SHARED_TARGET),) if site.shared_data else ()
+    own = tuple(parse_mount(text) for text in site.settings.additional_mounts)
+    return (*shared, Mount(site.local_temp, LOCAL_TEMP_TARGET), *own)
+
+
+def parse_mount(text: str) -> Mount:
+    """The mount that SOURCE:TARGET[:ro] means."""
+    source, target, *mode = text.split(":")
+    return Mount(source, posixpath.normpath(target), mode == ["ro"])
+
+
+def check_policy(request: Execute, site: Site) -> None:
+    """Raise NotAllowed when the node forbids what the task asks for; where its mounts come from is checked apart."""
+    if request.spec.privileged and not site.settings.tasks_privileged:
+        raise NotAllowed(f"{site.hostname} does not allow privileged tasks (TASKS_PRIVILEGED)")
+    taken = {mount.target for mount in node_mounts(site)}
+    for text in request.spec.additional_mounts:
+        target = parse_mount(text).target
+        if target == "/" or any(inside(target, tree) for tree in KERNEL_TREES):
+            raise NotAllowed(f"mount {text}: nothing may be mounted at {target}")
+        if target in taken:
+            raise NotAllowed(f"mount {text}: {target} is taken already")
+        taken.add(target)
+
+
+def check_source(text: str, resolved: str, rules: MountRules) -> None:
+    """Raise NotAllowed unless tasks may mount what `text` names and `resolved` really is."""
+    if not any(inside(resolved, root) for root in rules.roots):
+        allowed = ", ".join(rules.roots) or "none"
+        raise NotAllowed(f"mount {text}: {resolved} is not below a directory allowed for mounts here ({allowed})")
+    if any(inside(resolved, place) or inside(place, resolved) for place in rules.forbidden):
+        raise NotAllowed(f"mount {text}: {resolved} may not be shown to tasks")
+
+
+def inside(path: str, root: str) -> bool:
+    """Whether a normal absolute path is the root or below it."""
+    return path == root or path.startswith(root.rstrip("/") + "/")

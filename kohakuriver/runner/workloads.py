@@ -1,0 +1,268 @@
+"""All attempts of a node: takes new ones on, keeps the promises, tells how they stand, forgets what the host has."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.report import Acknowledged, AttemptRef, State, WorkloadState
+from kohakuriver.model.runner_api import Attempt, Execute, Kill
+from kohakuriver.runner.attempt import STANDING, Accepted, Held, KillOrder, Why, one_line, preparing, stricter
+from kohakuriver.runner.bench import Bench
+from kohakuriver.runner.life import Life, look_once
+from kohakuriver.runner.store import Kept
+from kohakuriver.system.engine import Observed, WorkloadKey
+
+log = logging.getLogger(__name__)
+SWEEP_SECONDS = 3.0
+FORGET_SECONDS = 1.0
+
+
+class Workloads:
+    """The attempts that this runner answers for; `trouble` says why the engine cannot be used, empty when it can."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._held: dict[WorkloadKey, Held] = {}
+        self._latest: dict[int, Held] = {}
+        self._forgettable: list[WorkloadKey] = []
+        self._connected = False
+        self.trouble = ""
+
+    # ---- from the store and the engine
+
+    async def restore(self) -> None:
+        """Take up from the store what a runner before this one had promised."""
+        marks = await self._bench.marks.all()
+        for kept in await self._bench.store.held():
+            self._replace_by(_restored(kept, marks.get(kept.accepted.key)))
+        for key in marks.keys() - self._held.keys():
+            await self._bench.marks.take_away(key)
+        log.info("restored attempts=%d", len(self._held))
+
+    async def connect(self) -> None:
+        """Connect the engine and bring together what it has and what is known; raises EngineFailed."""
+        if self._connected:
+            return
+        try:
+            engine = await self._bench.slot.open(self._bench.cluster.id)
+            seen = await engine.observe_all()
+        except EngineFailed as failed:
+            self._in_trouble(failed)
+            raise
+        self._well_again()
+        self._connected = True
+        there = {each.key for each in seen}
+        for held in list(self._held.values()):
+            if held.over and held.key not in there:
+                await Life(self._bench, held).leave()
+                self._forget_if_done(held)
+            else:
+                self._begin(held)
+        await self._remove_leftovers(there)
+        self._bench.loops.run("engine events", self._listen)
+        self._bench.loops.start("sweep", self._sweep, SWEEP_SECONDS)
+        self._bench.changed.set()
+
+    async def _listen(self) -> None:
+        await self._bench.insist("listen", self._listen_once)
+
+    async def _listen_once(self) -> None:
+        async for key in self._bench.engine.events():
+            held = self._held.get(key)
+            if held is not None:
+                held.ring()
+
+    async def _sweep(self) -> None:
+        """Heal what events did not tell, and take away what nobody knows."""
+        expected = [held for held in self._held.values() if held.state.state in STANDING.values()]
+        try:
+            seen = {each.key: each for each in await self._bench.engine.observe_all()}
+        except EngineFailed as failed:
+            return self._in_trouble(failed)
+        self._well_again()
+        for held in expected:
+            if not _agrees(held, seen.get(held.key)):
+                held.ring()
+        await self._remove_leftovers(seen.keys())
+
+    async def _remove_leftovers(self, there: Iterable[WorkloadKey]) -> None:
+        for key in [key for key in there if key not in self._held]:
+            log.warning("removing a workload that nobody knows task=%s attempt=%s", *key)
+            try:
+                await self._bench.engine.remove(key)
+            except EngineFailed as failed:
+                log.warning("cannot remove it task=%s attempt=%s error=%s", *key, failed)
+
+    def _in_trouble(self, failed: EngineFailed) -> None:
+        if not self.trouble:
+            log.error("the engine does not answer error=%s", failed)
+        self.trouble = one_line(str(failed)) or "it does not answer"
+
+    def _well_again(self) -> None:
+        if self.trouble:
+            log.info("the engine answers again")
+        self.trouble = ""
+
+    # ---- what the host asks
+
+    async def accept(self, request: Execute) -> WorkloadState:
+        """Take on an attempt, on disk before this returns; the same one again changes nothing.
+
+        Raises Conflict when a newer attempt is known, EngineFailed when the engine is away, StoreUnavailable.
+        """
+        key = WorkloadKey(request.task_id, request.attempt)
+        if key not in self._held and self.trouble:
+            raise EngineFailed(f"its engine does not answer: {self.trouble}", retry_elsewhere=True)
+        directory = self._bench.log_root / str(key.task_id) / str(key.attempt)
+        accepted = Accepted(request, directory, self._bench.settings.log_limit_bytes)
+        # Who asked may hang up; what is on disk must be taken on all the same.
+        return await asyncio.shield(self._keep_promise(accepted))
+
+    async def _keep_promise(self, accepted: Accepted) -> WorkloadState:
+        fresh = preparing(accepted.request)
+        known = await self._bench.store.accept(accepted, fresh)
+        if known is None:
+            self._replace_by(Held(accepted, fresh))
+            self._bench.changed.set()
+            if self._connected:
+                self._begin(self._held[accepted.key])
+        held = self._held.get(accepted.key)
+        return held.state if held else known or fresh
+
+    def _replace_by(self, held: Held) -> None:
+        """Hold an attempt; an older one of the same task makes way for it."""
+        before = self._latest.get(held.key.task_id)
+        if before is not None:
+            held.predecessor = before
+            self._fence(before)
+        self._held[held.key] = self._latest[held.key.task_id] = held
+
+    async def kill(self, asked: Kill) -> WorkloadState:
+        """Have an attempt end; raises NotFound, Conflict, StoreUnavailable."""
+        held = self._find(Attempt(task_id=asked.task_id, attempt=asked.attempt))
+        order = stricter(held.order, Why.ASKED, asked.grace_seconds, self._bench.clock.now())
+        if order is not None and not held.over:
+            await asyncio.shield(self._order(held, order))
+        return held.state
+
+    async def _order(self, held: Held, order: KillOrder) -> None:
+        await self._bench.store.order(held.key, order)
+        held.order = order
+        held.ring()
+
+    async def pause(self, asked: Attempt) -> WorkloadState:
+        """Freeze an attempt; raises NotFound, Conflict, EngineFailed."""
+        held = self._standing(asked)
+        if held.order is not None:
+            raise Conflict(f"task {asked.task_id} is being ended")
+        await self._bench.engine.pause(held.key)
+        await look_once(self._bench, held)
+        return held.state
+
+    async def resume(self, asked: Attempt) -> WorkloadState:
+        """Let a frozen attempt go on; raises NotFound, Conflict, EngineFailed."""
+        held = self._standing(asked)
+        await self._bench.engine.resume(held.key)
+        await look_once(self._bench, held)
+        return held.state
+
+    def find(self, task_id: int, attempt: int | None) -> Held | None:
+        """An attempt that is held, the latest of the task when none is named."""
+        held = self._latest.get(task_id)
+        return held if attempt is None else self._held.get(WorkloadKey(task_id, attempt))
+
+    def _find(self, asked: Attempt) -> Held:
+        held = self._held.get(WorkloadKey(asked.task_id, asked.attempt))
+        if held is not None:
+            return held
+        other = self._latest.get(asked.task_id)
+        if other is not None:
+            raise Conflict(f"task {asked.task_id} is here with attempt {other.key.attempt}, not {asked.attempt}")
+        raise NotFound(f"there is no task {asked.task_id} on {self._bench.hostname}")
+
+    def _standing(self, asked: Attempt) -> Held:
+        held = self._find(asked)
+        if held.state.state not in STANDING.values():
+            raise Conflict(f"task {asked.task_id} is {held.state.state}")
+        return held
+
+    # ---- what the host is told
+
+    def report(self) -> list[WorkloadState]:
+        """Every attempt whose end the host has not confirmed."""
+        return [held.state for held in self._held.values() if not held.acknowledged]
+
+    async def measure(self) -> None:
+        """Learn how long the outputs of what runs have become."""
+        running = [held for held in self._held.values() if held.state.state in STANDING.values()]
+        sizes = await self._bench.outputs.all_sizes([held.accepted.log_directory for held in running])
+        for held, (stdout_bytes, stderr_bytes) in zip(running, sizes, strict=True):
+            if not held.over:
+                held.state = replace(held.state, stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
+
+    def take(self, answer: Acknowledged) -> None:
+        """Do what the host made of a report: forget these ends, remove these attempts."""
+        for ref in answer.ended:
+            held = self._named(ref)
+            if held is not None and held.over:
+                held.acknowledged = True
+                self._forget_if_done(held)
+        for ref in answer.fenced:
+            held = self._named(ref)
+            if held is not None:
+                self._fence(held)
+
+    async def flush(self) -> None:
+        """Forget on disk what is forgotten in memory, many at once."""
+        if self._forgettable:
+            keys = list(self._forgettable)
+            await self._bench.store.forget(keys, self._bench.clock.now())
+            del self._forgettable[: len(keys)]
+
+    @property
+    def holds_any(self) -> bool:
+        return bool(self._held)
+
+    def count(self, *states: State) -> int:
+        """How many attempts are in one of these states."""
+        return sum(held.state.state in states for held in self._held.values())
+
+    def _named(self, ref: AttemptRef) -> Held | None:
+        return self._held.get(WorkloadKey(ref.task_id, ref.attempt))
+
+    def _fence(self, held: Held) -> None:
+        if not held.fenced:
+            log.warning("fenced off task=%s attempt=%s", *held.key)
+        held.fenced = True
+        held.ring()
+        self._forget_if_done(held)
+
+    # ---- holding and letting go
+
+    def _begin(self, held: Held) -> None:
+        self._bench.loops.run(f"attempt {held.key.task_id}/{held.key.attempt}", lambda: self._live(held))
+
+    async def _live(self, held: Held) -> None:
+        await Life(self._bench, held).live()
+        self._forget_if_done(held)
+
+    def _forget_if_done(self, held: Held) -> None:
+        if not held.departed or not (held.acknowledged or held.fenced) or held.key not in self._held:
+            return
+        del self._held[held.key]
+        if self._latest.get(held.key.task_id) is held:
+            del self._latest[held.key.task_id]
+        self._forgettable.append(held.key)
+
+
+def _restored(kept: Kept, marked_at: float | None) -> Held:
+    held = Held(kept.accepted, kept.state, kept.order, known_before=True, may_have_run=marked_at is not None)
+    if marked_at is not None and not held.over:  # it ran when it was last seen; the engine will tell more
+        held.state = replace(held.state, state=State.RUNNING, started_at=marked_at)
+    return held
+
+
+def _agrees(held: Held, seen: Observed | None) -> bool:
+    return seen is not None and STANDING.get(seen.phase) is held.state.state
