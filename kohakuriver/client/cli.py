@@ -1,0 +1,108 @@
+"""One run of the client: the command line in, an exit code out."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from kohakuriver.client.command import Notes, Order
+from kohakuriver.client.output import screen_of
+from kohakuriver.client.parser import GLOBAL, Only, Parser, build_parser, refuse_strays, with_manual
+from kohakuriver.model import codec
+from kohakuriver.model.errors import BadRequest, RiverError
+from kohakuriver.model.settings import ClientSettings, environment_name, flag_name
+
+if TYPE_CHECKING:
+    import argparse
+
+INTERRUPTED, PIPE_CLOSED, FAILED = 130, 141, 1  # the first two as a shell counts SIGINT and SIGPIPE
+COMPLETE = "__complete"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words ask for (without the program's name); returns the exit code."""
+    own_words = argv[: argv.index("--")] if "--" in argv else argv
+    notes = Notes(sys.stderr, "--json" in own_words)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run(argv, notes)
+        sys.stdout.flush()
+        return code
+    except RiverError as error:
+        notes.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _hushed(PIPE_CLOSED)
+    except OSError as error:  # what comes from the network is a RiverError already
+        notes.error(RiverError(f"cannot write the answer: {error.strerror}"))
+        return _hushed(FAILED)
+
+
+def _hushed(code: int) -> int:
+    """Give the flush at exit somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(argv: Sequence[str], notes: Notes) -> int:
+    if argv[:1] == [COMPLETE]:
+        from kohakuriver.client.completion import candidates
+
+        sys.stdout.writelines(f"{word}\n" for word in candidates(argv[1:], client_settings({}, os.environ)))
+        return 0
+    parsed = _parsed(argv)
+    if isinstance(parsed, int):
+        return parsed
+    from kohakuriver.client.session import Session
+
+    settings = client_settings(vars(parsed), os.environ)
+    order = Order(parsed.command, parsed, Session(settings), screen_of(sys.stdout, os.environ), notes)
+    try:
+        code: int = parsed.command.run(order)
+        return code
+    finally:
+        order.session.close()
+
+
+def _parsed(argv: Sequence[str]) -> "argparse.Namespace | int":
+    """What was typed, or the exit code when the help was all that was wanted."""
+    parser = build_parser(Only(argv))
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        return _help(parser, asked=bool(argv))
+    try:
+        parsed, strays = parser.parse_known_args(argv)
+    except SystemExit as done:  # argparse has printed the help of a command
+        return int(done.code or 0)
+    if not hasattr(parsed, "command"):
+        words = " ".join(filter(None, ["kohakuriver", parsed.noun]))
+        raise BadRequest(f"a command is missing: `{words} --help` shows them")
+    refuse_strays(parsed, strays)
+    return parsed
+
+
+def _help(parser: Parser, asked: bool) -> int:
+    print(with_manual(parser).format_help(), end="", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else BadRequest.exit_code
+
+
+def client_settings(typed: Mapping[str, Any], environment: Mapping[str, str]) -> ClientSettings:
+    """The settings from options, else from the environment; raises BadRequest naming the source."""
+    values: dict[str, Any] = {}
+    for member in fields(ClientSettings):
+        source, text = flag_name(member.name), typed.get(GLOBAL + member.name)
+        if text is None:
+            source, text = environment_name(member.name), environment.get(environment_name(member.name)) or None
+        if text is None:
+            continue
+        values[member.name] = int(text) if type(member.default) is int and text.isdecimal() else text
+        try:
+            codec.decode(ClientSettings, {member.name: values[member.name]})
+        except BadRequest as bad:
+            raise BadRequest(f"{source}: {str(bad).partition(': ')[2]}") from None
+        if member.name == "host" and ("/" in text or text.count(":") == 1):
+            raise BadRequest(f"{source}: {text[:60]!r} is not just a name or an address; the port is KOHAKURIVER_PORT")
+    return ClientSettings(**values)

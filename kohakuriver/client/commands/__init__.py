@@ -1,0 +1,25 @@
+"""The commands of each noun; a noun's table is loaded only when the noun is typed."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from kohakuriver.client.command import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """What commands are about."""
+
+    word: str
+    about: str
+
+    def commands(self) -> tuple[Command[Any, Any], ...]:
+        table: tuple[Command[Any, Any], ...] = import_module(f"{__name__}.{self.word}").COMMANDS
+        return table
+
+
+NOUNS = (
+    Noun("task", "run commands in the cluster, see how they do, read their output"),
+    Noun("node", "the machines: what they have, how they feel, which may get tasks"),
+)

@@ -1,0 +1,96 @@
+"""`kohakuriver node …`: every command about nodes and the cluster."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kohakuriver.client import node_view as view
+from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.flags import Spelling
+from kohakuriver.client.output import Screen, fitted
+from kohakuriver.client.watching import INTERVAL, Picture, watch
+from kohakuriver.model import host_api as api
+from kohakuriver.model.errors import NotFound
+from kohakuriver.model.node import Node, NodeStatus
+from kohakuriver.model.runner_api import Nothing
+
+ONE = {"hostname": Spelling(metavar="NODE", complete="node")}
+STATUS = Flag(
+    ("-s", "--status"), "Only in this status.", {"choices": [str(s) for s in NodeStatus], "metavar": "STATUS"}
+)
+
+
+def list_nodes(order: Order) -> int:
+    """Print the nodes."""
+    picture = _nodes(order)
+    order.answer(picture.plain, lambda: order.screen.lines(picture.lines(order.screen)))
+    return 0
+
+
+def watch_nodes(order: Order) -> int:
+    """Show the nodes again and again."""
+    return watch(order, lambda: _nodes(order, totals=True))
+
+
+def _nodes(order: Order, totals: bool = False) -> Picture:
+    answer = order.session.ask(api.NODE_LIST, Nothing())
+    wanted = order.parsed.status
+    nodes = [n for n in order.session.understand(api.NODE_LIST, answer) if wanted in (None, n.status)]
+    plain = [n for n in answer if wanted in (None, n["status"])]
+
+    def lines(screen: Screen) -> list[str]:
+        heading = [fitted(screen, view.totals_line(nodes)), ""] if totals else []
+        return [*heading, *view.node_lines(screen, nodes, order.clock.now())]
+
+    return Picture(plain, lines)
+
+
+def health(order: Order) -> int:
+    """Print the last minute of every node, or of one."""
+    plain = order.session.ask(api.HEALTH, Nothing())
+    nodes = order.session.understand(api.HEALTH, plain).nodes
+    wanted = order.parsed.node
+    if wanted:
+        plain = next((n for n in plain["nodes"] if n["hostname"] == wanted), None)
+        nodes = [n for n in nodes if n.hostname == wanted]
+    if not plain:
+        raise NotFound(f"there is no node {wanted}: `kohakuriver node list` shows them")
+    order.answer(plain, lambda: order.screen.lines(view.health_lines(order.screen, nodes)))
+    return 0
+
+
+def show_node(order: Order, node: Node) -> Iterator[str]:
+    return view.node_detail(order.screen, node, order.clock.now())
+
+
+def show_summary(order: Order, health: api.Health) -> Iterator[str]:
+    return view.summary_lines(order.screen, health)
+
+
+def show_change(order: Order, node: Node) -> Iterator[str]:
+    """What a node that was told something does now."""
+    running = f", {node.tasks_running} still run" if node.draining and node.tasks_running else ""
+    yield f"{node.hostname}  {view.status_word(node)}{running}"
+
+
+def show_deleted(order: Order, nothing: Nothing) -> Iterator[str]:
+    yield from ()
+
+
+COMMANDS: tuple[Command[Any, Any], ...] = (
+    Command("list", api.NODE_LIST, act=list_nodes, extra=(STATUS,)),
+    Command("status", api.NODE_SHOW, show=show_node, about="All about a node.", many=True, spelled=ONE),
+    Command(
+        "health",
+        api.HEALTH,
+        act=health,
+        about="The last minute of the nodes.",
+        extra=(Flag(("node",), "Only this one.", {"nargs": "?", "metavar": "NODE"}, complete="node"),),
+    ),
+    Command("summary", api.HEALTH, show=show_summary),
+    Command(
+        "watch", api.NODE_LIST, act=watch_nodes, about="The nodes, looked at again and again.", extra=(STATUS, INTERVAL)
+    ),
+    Command("drain", api.NODE_DRAIN, show=show_change, many=True, spelled=ONE),
+    Command("resume", api.NODE_RESUME, show=show_change, many=True, spelled=ONE),
+    Command("delete", api.NODE_DELETE, show=show_deleted, many=True, spelled=ONE),
+)

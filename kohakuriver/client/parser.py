@@ -1,0 +1,174 @@
+"""The command line taken apart: one parser for each noun and verb, made only where it is needed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from kohakuriver.client import manual
+from kohakuriver.client.command import Command
+from kohakuriver.client.commands import NOUNS, Noun
+from kohakuriver.client.flags import add_options, telling
+from kohakuriver.client.output import terminal_size
+from kohakuriver.model.codec import hints_of
+from kohakuriver.model.errors import BadRequest
+from kohakuriver.model.settings import PROGRAMS, ClientSettings, flag_name
+
+MIN_WIDTH, MAX_WIDTH = 40, 100
+GLOBAL = "client_"  # before the names of the options that every command has
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Which nouns and verbs get their options; None: all."""
+
+    words: Collection[str] | None = None
+
+    def wants(self, word: str) -> bool:
+        return self.words is None or word in self.words
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, raised as BadRequest."""
+
+    text: str = ""  # stands in for the help that would be computed
+
+    def error(self, message: str) -> NoReturn:
+        raise BadRequest(f"{message.removeprefix('argument ')} (see `{self.prog} --help`)")
+
+    def format_help(self) -> str:
+        return self.text or super().format_help()
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise BadRequest(_unknown(self.prog, action, str(value)))
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, found out without the modules that argparse would load for it."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        width = min(MAX_WIDTH, terminal_size(sys.stdout, os.environ)[0] - 2)
+        super().__init__(prog, **{"width": max(width, MIN_WIDTH), **options})
+
+
+def refuse_strays(parsed: argparse.Namespace, strays: list[str]) -> None:
+    """Raise BadRequest when words are left that the command does not know."""
+    if strays:
+        leaf: argparse.ArgumentParser = parsed.leaf
+        options = [option for action in leaf._actions for option in action.option_strings]
+        what = "option" if strays[0].startswith("-") else "further word"
+        raise BadRequest(f"{leaf.prog} takes no {what} {strays[0][:40]!r}" + _nearest(strays[0], options, leaf.prog))
+
+
+def _nearest(word: str, known: list[str], prog: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean `{near[0]}`?" if near else f" (see `{prog} --help`)"
+
+
+def _unknown(prog: str, action: argparse.Action, word: str) -> str:
+    known = list(map(str, action.choices or ()))
+    what = f"there is no `{prog} {word[:40]}`"
+    if not isinstance(action, argparse._SubParsersAction):
+        what = f"{'/'.join(action.option_strings) or action.dest}: {word[:40]!r} is not one of {', '.join(known)}"
+    return what + _nearest(word, known, prog)
+
+
+def build_parser(only: Only = Only()) -> Parser:
+    """The parser of every word that `kohakuriver` takes; with `only`, those named have their options and no other."""
+    parser = _parser(manual.PROGRAM)
+    _add_globals(parser)
+    nouns = parser.add_subparsers(dest="noun", metavar="COMMAND", prog=parser.prog, parser_class=Parser)
+    for noun in NOUNS:
+        _add_noun(
+            nouns.add_parser(noun.word, help=noun.about, **_settings(f"{manual.PROGRAM} {noun.word}")), noun, only
+        )
+    for program in manual.PROGRAMS:
+        if only.words is None:
+            _add_program(
+                nouns.add_parser(program.word, help=program.about, **_settings(f"{manual.PROGRAM} {program.word}")),
+                program,
+            )
+    return parser
+
+
+def with_manual(parser: Parser) -> Parser:
+    """The same parser, with the whole manual as its help."""
+    parser.text = manual.text({noun: noun.commands() for noun in NOUNS})
+    return parser
+
+
+def _parser(prog: str) -> Parser:
+    return Parser(**_settings(prog))
+
+
+def _settings(prog: str) -> dict[str, Any]:
+    return {"prog": prog, "allow_abbrev": False, "formatter_class": Formatter}
+
+
+def _add_noun(parser: argparse.ArgumentParser, noun: Noun, only: Only) -> None:
+    if not only.wants(noun.word):
+        return
+    parser.usage = f"{parser.prog} COMMAND …"
+    parser.description = f"{noun.about[0].upper()}{noun.about[1:]}."
+    parser.epilog = f"`{parser.prog} COMMAND --help` tells more, with examples."
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="COMMAND", title="commands", prog=parser.prog, parser_class=Parser
+    )
+    for command in noun.commands():
+        settings = _settings(f"{parser.prog} {command.verb}") | {"description": command.summary}
+        leaf = verbs.add_parser(command.verb, help=command.summary.rstrip("."), **settings)
+        if only.wants(command.verb):
+            _add_command(leaf, command)
+
+
+def _add_command(parser: argparse.ArgumentParser, command: Command[Any, Any]) -> None:
+    add_options(parser, command.form)
+    for flag in command.extra:
+        options = dict(flag.options)
+        if "type" in options:
+            options["type"] = telling(options["type"])
+        action = parser.add_argument(*flag.words, help=flag.about.replace("%", "%%"), **options)
+        action.complete = flag.complete  # type: ignore[attr-defined]
+    _add_globals(parser)
+    parser.epilog = command.more or None
+    parser.usage = " ".join([parser.prog, "[OPTIONS]", *map(_shown, parser._get_positional_actions())])
+    parser.set_defaults(command=command, leaf=parser)
+
+
+def _shown(action: argparse.Action) -> str:
+    name = str(action.metavar or action.dest)
+    return {"+": f"{name}…", "*": f"[{name}…]", "?": f"[{name}]"}.get(str(action.nargs), name)
+
+
+def _add_globals(parser: argparse.ArgumentParser) -> None:
+    """Options that stand before or after the command's words."""
+    group = parser.add_argument_group("which host, and how to answer")
+    for member in fields(ClientSettings):
+        about = f"{member.metadata['about']} ({member.default})"
+        group.add_argument(
+            flag_name(member.name),
+            dest=GLOBAL + member.name,
+            metavar=member.name.upper(),
+            help=about,
+            default=argparse.SUPPRESS,
+        )
+    group.add_argument(
+        "--json", dest="as_json", action="store_true", help="print the host's answer as JSON", default=argparse.SUPPRESS
+    )
+
+
+def _add_program(parser: argparse.ArgumentParser, program: manual.Program) -> None:
+    """What the shell can complete of a program that is no client command; the program itself reads its options."""
+    if program.words:
+        parser.add_argument("what", choices=program.words)
+    if program.word in PROGRAMS:
+        kind = PROGRAMS[program.word]
+        for member in fields(kind):
+            if not member.metadata["secret"]:
+                takes: dict[str, Any] = {"action": "store_true"} if hints_of(kind)[member.name] is bool else {}
+                parser.add_argument(flag_name(member.name), help=member.metadata["about"].replace("%", "%%"), **takes)
