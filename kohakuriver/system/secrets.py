@@ -1,5 +1,6 @@
 """Secrets in files that only their owner can read."""
 
+import errno
 import os
 import secrets
 import stat
@@ -14,18 +15,29 @@ class UnsafeFile(RuntimeError):
 
 def load_secret(path: Path) -> bytes:
     """The secret in `path` (hex text); raises UnsafeFile when others could read it, FileNotFoundError when absent."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
-            raise UnsafeFile(f"{path} must be a file of yours with mode 0600 (chmod 600 {path})")
-        text = file.read(1024).strip()
     try:
-        secret = bytes.fromhex(text)
+        secret = bytes.fromhex(_content(path).strip().decode("ascii"))
     except ValueError:
         raise UnsafeFile(f"{path} does not hold a secret (hex digits)") from None
     if len(secret) < SECRET_BYTES:
         raise UnsafeFile(f"{path} holds a secret of {len(secret)} bytes; at least {SECRET_BYTES} are needed")
     return secret
+
+
+def _content(path: Path) -> bytes:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
+    except OSError as refused:
+        if refused.errno == errno.ELOOP:
+            raise UnsafeFile(f"{path} is a link: put the file itself there") from None
+        raise
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
+            raise UnsafeFile(f"{path} must be a file of yours with mode 0600 (chmod 600 {path})")
+        return os.read(file, 1024)
+    finally:
+        os.close(file)
 
 
 def make_secret(path: Path) -> bytes:

@@ -7,13 +7,15 @@ before it is on disk. Reads that wait together share one trip to their thread an
 
 import asyncio
 import functools
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 from kohakuriver.model.errors import StoreUnavailable
@@ -22,6 +24,20 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 WRITE_BATCH, READ_BATCH = 256, 8
 READERS = 2
+# What speaks of the file or the disk, and not of the work that met it (https://sqlite.org/rescode.html).
+DISK_CODES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
 
 
 class NewerSchema(RuntimeError):
@@ -30,13 +46,31 @@ class NewerSchema(RuntimeError):
 
 @dataclass(slots=True)
 class _Job:
-    """One unit of work, and the promise of its result."""
+    """One unit of work, and the promise of its result.
+
+    As a context it keeps what the work raises for whoever awaits it; what the disk did wrong concerns everybody.
+    """
 
     work: Work[Any]
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
     result: Any = None
     error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, raised: BaseException | None, _trace: TracebackType | None
+    ) -> bool:
+        if raised is None or getattr(raised, "sqlite_errorcode", 0) & 0xFF in DISK_CODES:
+            return False
+        if isinstance(raised, StopIteration):  # which no future can carry
+            self.error = RuntimeError("the work ended with StopIteration")
+            self.error.__cause__ = raised
+        else:
+            self.error = raised
+        return True
 
     def settle(self) -> None:
         if self.future.cancelled():
@@ -52,12 +86,17 @@ class _Lane:
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
 
     async def run(self, work: Work[T]) -> T:
-        """Queue a job and await its result."""
+        """Queue a job and await its result; raises StoreUnavailable when the lane is closed."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, loop, future))
+        with self._closing:
+            if self._closed:
+                raise StoreUnavailable("the database is closed: the program is stopping")
+            self._jobs.put(_Job(work, loop, future))
         return await future
 
     def serve(self, most: int, handle: Callable[[list[_Job]], None]) -> None:
@@ -81,8 +120,10 @@ class _Lane:
 
     def close(self, servers: int) -> None:
         """Let each of the serving threads end after what waits now."""
-        for _ in range(servers):
-            self._jobs.put(None)
+        with self._closing:
+            self._closed = True
+            for _ in range(servers):
+                self._jobs.put(None)
 
 
 def _settle_on(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
@@ -97,13 +138,14 @@ def _settle_on(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
 
 
 class Database:
-    """One SQLite file in WAL mode, opened, backed up and migrated by the constructor."""
+    """One SQLite file in WAL mode, opened, backed up and migrated by the constructor.
+
+    Raises StoreUnavailable when it cannot be opened, NewerSchema when a newer release wrote it.
+    """
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        self._connection = _open(path, migrations)
+        self._connection, *readers = self._connections = _open(path, migrations)
         self._writes, self._reads = _Lane(), _Lane()
-        readers = [_read_only(path) for _ in range(READERS)]
-        self._connections = [self._connection, *readers]
         self._threads = [_thread("store-writer", lambda: self._writes.serve(WRITE_BATCH, self._commit))]
         for reader in readers:
             answer = functools.partial(_answer, reader)
@@ -150,55 +192,66 @@ def _thread(name: str, target: Callable[[], None]) -> threading.Thread:
 
 
 def _answer(connection: sqlite3.Connection, batch: list[_Job]) -> None:
-    for job in batch:
-        try:
-            job.result = job.work(connection)
-        except BaseException as refused:  # noqa: BLE001 - carried whole to whoever awaits this work
-            job.error = refused
+    """Reads that wait together see one moment, and so does each of them however many statements it has."""
+    try:
+        connection.execute("BEGIN")
+        for job in batch:
+            with job:
+                job.result = job.work(connection)
+    except sqlite3.Error as broken:
+        for job in batch:
+            job.error = StoreUnavailable(f"the database cannot be read now: {broken}")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _run(connection: sqlite3.Connection, job: _Job) -> None:
     connection.execute("SAVEPOINT work")
-    try:
+    with job:
         job.result = job.work(connection)
-    except (sqlite3.OperationalError, sqlite3.DatabaseError) as broken:
-        if not isinstance(broken, sqlite3.IntegrityError):
-            raise  # a full or broken disk spoils the whole transaction
-        job.error = broken
-    except BaseException as refused:  # noqa: BLE001 - carried whole to whoever awaits this work
-        job.error = refused
     if job.error is not None:
         connection.execute("ROLLBACK TO work")
     connection.execute("RELEASE work")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
     connection.row_factory = sqlite3.Row
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
-    return connection
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
-    connection = _connect(path)
-    connection.execute("PRAGMA query_only=ON")
-    return connection
-
-
-def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+def _open(path: Path, migrations: Sequence[str]) -> list[sqlite3.Connection]:
+    """The connection that writes, and those that read."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    connection = _connect(path)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
+    with ExitStack() as opened:
+        try:
+            connections = [opened.enter_context(closing(_connect(path))) for _ in range(1 + READERS)]
+            for connection in connections:
+                _set_up(connection)
+            _bring_up_to_date(connections[0], path, migrations)
+            for reader in connections[1:]:
+                reader.execute("PRAGMA query_only=ON")
+        except sqlite3.Error as broken:
+            raise StoreUnavailable(f"{path} cannot be opened: {broken}") from broken
+        opened.pop_all()  # from here on they are the caller's to close
+    return connections
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     done = connection.execute("PRAGMA user_version").fetchone()[0]
     if done > len(migrations):
-        connection.close()
         raise NewerSchema(f"{path} was written by a newer release (schema {done}, this one knows {len(migrations)})")
     if 0 < done < len(migrations):
         _back_up(connection, path.with_name(f"{path.name}.schema-{done}.bak"))
     for number, script in enumerate(migrations[done:], start=done + 1):
         _migrate(connection, number, script)
-    return connection
 
 
 def _migrate(connection: sqlite3.Connection, number: int, script: str) -> None:
@@ -220,6 +273,6 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _back_up(connection: sqlite3.Connection, to: Path) -> None:
+    os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(to)) as copy:
         connection.backup(copy)
-    to.chmod(0o600)
