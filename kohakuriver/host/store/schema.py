@@ -3,6 +3,9 @@
 A task is one JSON document, ready to be sent; the columns beside it are what queries need, written from the same value
 by the same statement (`tasks.save`). Output sizes change while the document does not, so they stand apart. Triggers
 count tasks by status, so that totals cost the same however many tasks there were.
+
+Secret values of a task's environment stand apart from its document, so that no answer can hold them, and go when the
+task has ended. The trail only grows: the one thing that may be taken from it is what lies before its horizon.
 """
 
 MIGRATIONS = (
@@ -60,5 +63,88 @@ MIGRATIONS = (
         UPDATE counts SET tasks = tasks - 1 WHERE status = old.status;
         INSERT INTO counts VALUES(new.status, 1) ON CONFLICT(status) DO UPDATE SET tasks = tasks + 1;
     END;
+    """,
+    """
+    CREATE TABLE users(
+        user_id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL,
+        disabled INTEGER NOT NULL,
+        password TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        last_login_at REAL,
+        deleted_at REAL);
+    CREATE TABLE user_groups(
+        name TEXT PRIMARY KEY,
+        max_queued INTEGER,
+        max_running INTEGER,
+        max_vps INTEGER,
+        max_cores INTEGER,
+        max_gpus INTEGER,
+        max_memory_bytes INTEGER) WITHOUT ROWID;
+    CREATE TABLE members(
+        user_id INTEGER NOT NULL REFERENCES users(user_id),
+        group_name TEXT NOT NULL REFERENCES user_groups(name),
+        PRIMARY KEY(user_id, group_name)) WITHOUT ROWID;
+    CREATE INDEX members_by_group ON members(group_name);
+    CREATE TABLE tokens(
+        token_id INTEGER PRIMARY KEY,
+        user_id INTEGER NOT NULL REFERENCES users(user_id),
+        name TEXT NOT NULL,
+        role TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        last_used_at REAL);
+    CREATE INDEX tokens_by_user ON tokens(user_id);
+    CREATE TABLE sessions(
+        session_id INTEGER PRIMARY KEY,
+        user_id INTEGER NOT NULL REFERENCES users(user_id),
+        address TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        last_used_at REAL);
+    CREATE INDEX sessions_by_user ON sessions(user_id);
+    CREATE TABLE invitations(
+        invitation_id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL,
+        role TEXT NOT NULL,
+        groups_json TEXT NOT NULL,
+        uses INTEGER NOT NULL,
+        uses_left INTEGER NOT NULL CHECK(uses_left >= 0),
+        created_by TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL);
+    CREATE TABLE audit(
+        entry_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        user TEXT NOT NULL,
+        action TEXT NOT NULL,
+        object TEXT NOT NULL,
+        address TEXT NOT NULL,
+        result TEXT NOT NULL,
+        detail TEXT NOT NULL);
+    CREATE INDEX audit_by_time ON audit(at);
+    CREATE INDEX audit_by_user ON audit(user, entry_id);
+    CREATE INDEX audit_by_object ON audit(object, entry_id);
+    CREATE TRIGGER audit_stays_as_it_is BEFORE UPDATE ON audit BEGIN
+        SELECT raise(ABORT, 'the trail is never changed');
+    END;
+    CREATE TRIGGER audit_loses_only_its_old_end BEFORE DELETE ON audit
+        WHEN old.entry_id >= coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'audit_horizon'), 0) BEGIN
+        SELECT raise(ABORT, 'the trail is never cut but at its old end');
+    END;
+    CREATE TABLE task_secrets(
+        task_id INTEGER PRIMARY KEY REFERENCES tasks(task_id),
+        document TEXT NOT NULL);
+    CREATE TRIGGER task_secrets_end_with_the_task AFTER UPDATE OF status ON tasks
+        WHEN new.status IN ('rejected', 'completed', 'failed', 'killed', 'killed_oom') BEGIN
+        DELETE FROM task_secrets WHERE task_id = new.task_id;
+    END;
+    CREATE INDEX tasks_waiting_by_owner ON tasks(owner) WHERE status IN ('pending_approval', 'pending');
+    DROP INDEX tasks_queued;
+    CREATE INDEX tasks_queued ON tasks(priority DESC, task_id, cores, memory_bytes, gpus, target, owner, status)
+        WHERE status = 'pending';
     """,
 )
