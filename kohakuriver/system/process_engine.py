@@ -5,6 +5,7 @@ file only talks to the keeper and starts it when there is none; see `process_kee
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -58,7 +59,7 @@ class ProcessEngine:
     async def close(self) -> None:
         self._open = False
         if self._link is not None:
-            self._link.close()
+            await self._link.close()
         self._news.put_nowait(None)
 
     async def describe(self) -> EngineInfo:
@@ -143,7 +144,8 @@ class ProcessEngine:
             try:
                 return await _link_to(self._root, self)
             except (FileNotFoundError, ConnectionError):
-                await asyncio.to_thread(_spawn_keeper, self._root, self._control_groups)
+                with contextlib.suppress(KeeperLost):
+                    await asyncio.to_thread(_spawn_keeper, self._root, self._control_groups)
         raise EngineFailed(f"the keeper of the process engine cannot be reached: see {self._root / LOG_NAME}")
 
 
@@ -156,6 +158,7 @@ class _Link(asyncio.Protocol):
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._unread = b""
         self._transport: asyncio.Transport | None = None
+        self._closed = asyncio.get_running_loop().create_future()
         self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -173,6 +176,7 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
+        self._closed.set_result(None)
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(KeeperLost())
@@ -190,10 +194,11 @@ class _Link(asyncio.Protocol):
         finally:
             del self._asked[number]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up."""
         if self._transport is not None:
             self._transport.close()
+            await self._closed
 
     def _answered(self, message: dict[str, Any]) -> None:
         asked = self._asked.get(message["id"])
@@ -217,7 +222,10 @@ async def _link_to(root: Path, engine: ProcessEngine) -> _Link:
 
 
 def _spawn_keeper(root: Path, control_groups: bool) -> None:
-    """Start a keeper and return when it answers; it is nobody's child then. Raises EngineFailed."""
+    """Start a keeper and return when it answers; it is nobody's child then.
+
+    Raises KeeperLost when it was killed before, EngineFailed when it cannot be started.
+    """
     package_parent = Path(kohakuriver.__file__).parents[1]
     command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(package_parent), str(root)]
     command += ["groups" if control_groups else "tree"]
@@ -234,7 +242,9 @@ def _spawn_keeper(root: Path, control_groups: bool) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineFailed(f"the keeper of the process engine does not start: {error}", retry_elsewhere=True) from None
     if done.returncode != 0:
-        complaint = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        complaint = done.stderr.decode(errors="replace").strip().splitlines()
+        if not complaint:
+            raise KeeperLost
         raise EngineFailed(f"the keeper of the process engine does not start: {complaint[-1]}", retry_elsewhere=True)
 
 

@@ -232,17 +232,19 @@ def _wait_for(lock: int) -> None:
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
             if time.monotonic() > deadline:
                 sys.exit("another keeper serves this directory and does not answer")
             time.sleep(0.005)
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())  # for whoever wonders who it is
 
 
 def _serve(root: str, ready: int, kind: str) -> None:
     os.makedirs(f"{root}/{WORKLOADS_NAME}", exist_ok=True)
-    scope = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
-    cgroups = cgroup.find(scope) if kind == "groups" else None
+    cgroups = cgroup.find(scope_of(root)) if kind == "groups" else None
     if cgroups is None:
         process_calls.become_subreaper()
     with _listen(root) as listener:
@@ -256,6 +258,11 @@ def _serve(root: str, ready: int, kind: str) -> None:
         os.unlink(f"{root}/{SOCKET_NAME}")
     if cgroups is not None:
         cgroups.close()
+
+
+def scope_of(root: str) -> str:
+    """The name under which the control groups of a runner's directory lie."""
+    return hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
 
 
 def _listen(root: str) -> socket.socket:

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from kohakuriver.system import process_journal
+from kohakuriver.system.engine import ContainerSpec
 from kohakuriver.system.process_engine import ProcessEngine
 from tests.system.engine_contract import CLUSTER, NODE, Rig
 
@@ -39,18 +41,13 @@ def processes_of(directory: Path) -> dict[int, list[str]]:
     return found
 
 
-def keeper_of(directory: Path) -> int:
-    """The pid of the keeper: the parent of the supervisors, leader of its session and started first."""
-    return min(processes_of(directory), key=lambda pid: _started(pid))
-
-
-def _started(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
-
-
-def parent_of(pid: int) -> int:
-    """Its parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+def keeper_of(directory: Path) -> int | None:
+    """The pid of the keeper, if there is one just now."""
+    try:
+        pid = int((state_of(directory) / "keeper.lock").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if pid in processes_of(directory) else None
 
 
 def leaves_nothing_behind(directory: Path) -> None:
@@ -59,3 +56,17 @@ def leaves_nothing_behind(directory: Path) -> None:
     while left := processes_of(directory):
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.01)
+
+
+def supervisor_of(directory: Path, spec: ContainerSpec) -> int:
+    """The pid of the supervisor of a workload, as the journal tells it."""
+    journal = state_of(directory) / "workloads" / f"{spec.key.task_id}-{spec.key.attempt}" / "journal"
+    return process_journal.read(str(journal))["supervisor"][0]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,67 @@
+"""What /proc tells of processes, and signals that reach only whom they should."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kohakuriver.system import process_calls
+
+
+@pytest.fixture
+def family() -> Iterator[subprocess.Popen[bytes]]:
+    """A shell with two children, in a session of their own."""
+    shell = subprocess.Popen(["sh", "-c", "sleep 1000 & sleep 1000 & wait"], start_new_session=True)
+    deadline = time.monotonic() + 5
+    while len(process_calls.descendants(shell.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    yield shell
+    os.killpg(shell.pid, signal.SIGKILL)
+    shell.wait()
+
+
+def test_cpu_lists_of_the_kernel() -> None:
+    assert process_calls.parse_cpu_list("0-3,8,10-11\n") == {0, 1, 2, 3, 8, 10, 11}
+    assert process_calls.parse_cpu_list("\n") == set()
+
+
+def test_a_process_is_known_by_its_pid_and_its_start(family: subprocess.Popen[bytes]) -> None:
+    process = process_calls.identity(family.pid)
+    assert process_calls.is_alive(process)
+    assert not process_calls.is_alive([process[0], process[1] - 1])
+    assert not process_calls.is_alive([process[0], 0])
+
+
+def test_a_zombie_is_not_alive() -> None:
+    child = subprocess.Popen(["true"])
+    process = process_calls.identity(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process_calls.is_alive(process)
+    assert process_calls.identity(child.pid) == [child.pid, 0]
+    child.wait()
+
+
+def test_a_family_is_found(family: subprocess.Popen[bytes]) -> None:
+    offspring = process_calls.descendants(family.pid)
+    assert sorted(process_calls.children(family.pid)) == sorted(offspring)
+    assert sorted(process_calls.session_members(family.pid)) == sorted([family.pid, *offspring])
+    assert set(offspring) < set(process_calls.descendants(os.getpid()))
+
+
+def test_only_members_get_a_signal(family: subprocess.Popen[bytes]) -> None:
+    first, second = process_calls.descendants(family.pid)
+    answers = iter([[first, second], [second]])
+    process_calls.signal_all(lambda: next(answers), signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while second in process_calls.descendants(family.pid) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process_calls.descendants(family.pid) == [first], "it had left before the signal was sent"
+
+
+def test_a_stopped_process_is_seen_stopped(family: subprocess.Popen[bytes]) -> None:
+    os.kill(family.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, family.pid, os.WSTOPPED)
+    assert process_calls.is_stopped(family.pid)
