@@ -6,10 +6,12 @@ import secrets
 import stat
 from pathlib import Path
 
+from kohakuriver.model.errors import NotAllowed
+
 SECRET_BYTES = 32
 
 
-class UnsafeFile(RuntimeError):
+class UnsafeFile(NotAllowed):
     """A secret's file could be read by somebody else, or is not a secret."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kohakuriver.model.errors import StoreUnavailable
+from kohakuriver.model.errors import Conflict, StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -40,7 +40,7 @@ DISK_CODES = {
 }
 
 
-class NewerSchema(RuntimeError):
+class NewerSchema(Conflict):
     """The file was written by a newer release; this one must not touch it."""
 
 

@@ -1,8 +1,11 @@
 """The entry: it chooses the program, loads only that, and turns errors into exit codes."""
 
 import os
+import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -169,3 +172,46 @@ def test_uninstall_can_be_tried_dry(tmp_path: Path) -> None:
     ended = kohakuriver("uninstall", "runner", "--dry-run", "--root", str(tmp_path))
     assert ended.returncode == 0 and "kohakuriver-runner.service" in ended.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_that_others_can_read_stops_the_host_in_one_line(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("00" * 32)
+    secret.chmod(0o644)
+    ended = kohakuriver("host", "--state-dir", str(tmp_path / "state"), "--cluster-secret-file", str(secret))
+    assert (ended.returncode, ended.stderr.count("\n")) == (4, 1)
+    assert ended.stderr.startswith(f"kohakuriver: {secret} must be a file of yours with mode 0600")
+
+
+def test_a_database_of_a_newer_release_stops_the_host_in_one_line(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "host.db")) as database:
+        database.execute("PRAGMA user_version = 1000")
+    secret = tmp_path / "secret"
+    ended = kohakuriver("host", "--state-dir", str(tmp_path), "--cluster-secret-file", str(secret))
+    assert (ended.returncode, ended.stderr.count("\n")) == (5, 1)
+    assert "was written by a newer release" in ended.stderr
+
+
+def test_a_runner_without_the_secret_says_where_it_is_to_come_from(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    ended = kohakuriver("runner", "--state-dir", str(tmp_path), "--cluster-secret-file", str(secret))
+    assert (ended.returncode, ended.stderr.count("\n")) == (3, 1)
+    assert f"{secret}: there is no cluster secret; copy it from the host" in ended.stderr
+
+
+def test_a_host_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    file = tmp_path / "host_config.py"
+    file.write_text(
+        f"STATE_DIR = {str(tmp_path)!r}\nCLUSTER_SECRET_FILE = {str(tmp_path / 'secret')!r}\nHOST_PORT = {port}\n"
+    )
+    command = [sys.executable, "-m", "kohakuriver", "host", "--config", str(file)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr
+        first = child.stderr.readline()
+        child.terminate()
+        rest = child.stderr.read()
+    assert f"INFO kohakuriver.host.app: host is ready url=http://127.0.0.1:{port} version=" in first
+    assert child.returncode == 0 and rest.endswith("host stops; runners and tasks go on\n")
