@@ -23,6 +23,7 @@ SUBMIT = json.dumps({"command": "true", "arguments": ["a", "b"], "required_cores
 
 def figures(pyz: Path, folder: Path) -> Iterator[Figure]:
     """All of them."""
+    folder.mkdir()
     small, large = folder / "small", folder / "large"
     for place in (small, large):
         (place / "host").mkdir(parents=True)

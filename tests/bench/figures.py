@@ -76,7 +76,10 @@ def show(figure: Figure) -> None:
     """One line for people."""
     floor = f"floor {figure.floor:10.2f}  ratio {figure.ratio:6.2f}" if figure.floor and figure.ratio else " " * 31
     verdict = "holds" if figure.holds else "MISSED"
-    print(f"{figure.name:<58} {figure.value:12.2f} {figure.unit:<9} {floor}  wanted {figure.wanted:<24} {verdict}", flush=True)
+    print(
+        f"{figure.name:<58} {figure.value:12.2f} {figure.unit:<9} {floor}  wanted {figure.wanted:<24} {verdict}",
+        flush=True,
+    )
 
 
 def write(figures: Sequence[Figure], out: Path) -> None:

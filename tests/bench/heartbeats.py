@@ -33,7 +33,7 @@ def figures(pyz: Path, folder: Path) -> Iterator[Figure]:
     """Share of one core that the host uses while every runner reports 20 running tasks every 5 seconds."""
     from tests.bench.api import fill
 
-    place = folder / "heartbeats"
+    place = folder
     (place / "host").mkdir(parents=True)
     fill(place / "host" / "host.db", 0)
     fill_nodes(place / "host" / "host.db", RUNNERS)
