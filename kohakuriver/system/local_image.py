@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OWN = "kohakuriver/busybox:base"
 WITH_A_SHELL = ("debian", "ubuntu", "alpine", "busybox", "python", "fedora", "rockylinux", "almalinux")
 BUSYBOX_PLACES = (Path("/usr/bin/busybox"), Path("/bin/busybox"))
-ANSWER_SECONDS, PULL_SECONDS = 5.0, 60.0
+ANSWER_SECONDS, PULL_SECONDS = 15.0, 60.0
 _PT_INTERP = 3
 
 
@@ -46,7 +46,7 @@ def usable_image(docker_socket: str, wanted: str, tell: Callable[[str], None]) -
             return OWN
         return chosen or _pull(api, wanted, tell)
     except (DockerException, OSError) as why:  # what the SDK raises for a broken connection is an OSError
-        raise EngineFailed(f"the Docker daemon gives no image: {why}") from None
+        raise EngineFailed(f"the Docker daemon has no image to run tasks in ({_in_short(why)})") from None
     finally:
         api.close()
 
@@ -105,6 +105,10 @@ def image_archive(busybox: Path) -> bytes:
 def _roots(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid, entry.gid, entry.uname, entry.gname, entry.mode = 0, 0, "root", "root", 0o755
     return entry
+
+
+def _in_short(why: Exception) -> str:
+    return str(getattr(why, "explanation", None) or why).split("\n")[0][:200]
 
 
 def _pull(api: "docker.APIClient", wanted: str, tell: Callable[[str], None]) -> str:
