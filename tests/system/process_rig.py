@@ -7,7 +7,7 @@ from pathlib import Path
 from kohakuriver.system import process_journal
 from kohakuriver.system.engine import ContainerSpec
 from kohakuriver.system.process_engine import ProcessEngine
-from tests.system.engine_contract import CLUSTER, NODE, Rig
+from tests.system.engine_rig import CLUSTER, NODE, Rig
 
 CAN_LIMIT = os.geteuid() == 0 and os.access("/sys/fs/cgroup", os.W_OK)
 PATIENCE_SECONDS = 10.0

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kohakuriver.system.engine import ContainerSpec, Engine, Exit, Phase
-from tests.system.engine_contract import CLUSTER, NODE, Rig, exited, launch, printed, ran, stdout, with_engine
+from tests.system.engine_rig import CLUSTER, NODE, Rig, exited, launch, printed, ran, stdout, with_engine
 from tests.system.process_rig import (
     is_alive,
     keeper_of,
@@ -60,7 +60,7 @@ RUNNER = f"""
 import asyncio, os, signal, sys
 from pathlib import Path
 from tests.system.process_rig import process_rig
-from tests.system.engine_contract import launch
+from tests.system.engine_rig import launch
 async def main(directory, script, groups):
     rig = process_rig(Path(directory), control_groups=groups == "True")
     engine = rig.make({CLUSTER!r}, {NODE!r})

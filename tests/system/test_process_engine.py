@@ -17,7 +17,7 @@ from kohakuriver.model.errors import EngineFailed
 from kohakuriver.system.engine import ContainerSpec, Engine, Exit, Mount, Phase
 from kohakuriver.system.process_engine import ProcessEngine
 from kohakuriver.system.process_keeper import scope_of
-from tests.system.engine_contract import CLUSTER, NODE, Rig, exited, launch, ran, stderr, stdout, with_engine
+from tests.system.engine_rig import CLUSTER, NODE, Rig, exited, launch, ran, stderr, stdout, with_engine
 from tests.system.process_rig import CAN_LIMIT, keeper_of, leaves_nothing_behind, process_rig, processes_of, state_of
 
 needs_control_groups = pytest.mark.skipif(not CAN_LIMIT, reason="only root may make control groups")
