@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kohakuriver.client.command import Notes, Order
 from kohakuriver.client.output import screen_of
-from kohakuriver.client.parser import GLOBAL, Only, Parser, build_parser, refuse_strays, with_manual
+from kohakuriver.client.parser import GLOBAL, Parser, build_parser, refuse_strays, with_manual
 from kohakuriver.model import codec
 from kohakuriver.model.errors import BadRequest, RiverError
 from kohakuriver.model.settings import ClientSettings, environment_name, flag_name
@@ -70,7 +70,7 @@ def _run(argv: Sequence[str], notes: Notes) -> int:
 
 def _parsed(argv: Sequence[str]) -> "argparse.Namespace | int":
     """What was typed, or the exit code when the help was all that was wanted."""
-    parser = build_parser(Only(argv))
+    parser = build_parser(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         return _help(parser, asked=bool(argv))
     try:

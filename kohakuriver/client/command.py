@@ -3,9 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TextIO, TypeVar
 
 from kohakuriver.client import flags
 from kohakuriver.client.output import Screen, json_text, safe
@@ -21,13 +19,12 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """An option that is not a field of the request; `options` are those of argparse's `add_argument`."""
 
     words: tuple[str, ...]
     about: str
-    options: Mapping[str, Any] = field(default_factory=lambda: {"action": "store_true"})
+    options: Mapping[str, Any] = {"action": "store_true"}
     complete: str = ""
 
 
@@ -60,8 +57,7 @@ class Notes:
             self.warn(str(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One run of a command: what was typed, and what it has at hand."""
 
     command: "Command[Any, Any]"
@@ -69,7 +65,7 @@ class Order:
     session: "Session"
     screen: Screen
     notes: Notes
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = Clock()
     random_bytes: Callable[[int], bytes] = os.urandom
 
     @property
@@ -96,8 +92,7 @@ class Order:
             show()
 
 
-@dataclass(frozen=True)
-class Command(Generic[Q, R]):
+class Command(NamedTuple, Generic[Q, R]):
     """One command of a noun; `also` names routes that it calls besides its own.
 
     Without `act`, the request is sent (once for each word, where `many`) and `show` gives the lines of its answer.
@@ -110,12 +105,12 @@ class Command(Generic[Q, R]):
     about: str = ""
     many: bool = False
     hidden: frozenset[str] = frozenset()
-    spelled: Mapping[str, flags.Spelling] = field(default_factory=dict)
+    spelled: Mapping[str, flags.Spelling] = {}
     extra: tuple[Flag, ...] = ()
     also: tuple[Route[Any, Any], ...] = ()
     more: str = ""
 
-    @cached_property
+    @property
     def form(self) -> flags.Form:
         positional = self.route.path_fields - self.hidden
         return flags.Form(self.route.takes, positional, self.many, self.hidden, self.spelled)

@@ -4,8 +4,7 @@ import argparse
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from kohakuriver.model.codec import Snowflake, hints_of, strip_optional
 from kohakuriver.model.fields import bounds_of
@@ -16,8 +15,7 @@ FEW = 3  # so many choices can stand in the place of the value's name
 REFUSED = (ValueError, argparse.ArgumentTypeError)
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
+class Spelling(NamedTuple):
     """How a field is typed where its own name, meaning or reading do not serve a person.
 
     `flag` is a short option letter; `complete` names what the shell offers (see `completion`).
@@ -31,15 +29,14 @@ class Spelling:
     complete: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """How the fields of one request appear on the command line."""
 
     kind: type
     positional: frozenset[str] = frozenset()
     many: bool = False  # the positional fields take several words: one request each
     hidden: frozenset[str] = frozenset()
-    spelled: Mapping[str, Spelling] = field(default_factory=dict)
+    spelled: Mapping[str, Spelling] = {}
 
     def fields(self) -> list["dataclasses.Field[Any]"]:
         """Those of the request that can be typed: first the ones that are spelled, in that order."""

@@ -1,18 +1,15 @@
 """The words of `kohakuriver --help`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kohakuriver.client.command import Command
 from kohakuriver.client.commands import Noun
 
-PROGRAM = "kohakuriver"
 WIDE = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A word that starts something other than a client command; `words` are what may follow it."""
 
     word: str

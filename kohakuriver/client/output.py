@@ -4,9 +4,8 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, NamedTuple, TextIO, TypeVar
 
 from kohakuriver.model.units import show_seconds, unix_seconds
 
@@ -29,19 +28,18 @@ class Style(StrEnum):
 RESET = "\x1b[0m"
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
+class Screen(NamedTuple):
     """Where output goes; `columns` is None where nothing must be cut because no terminal shows it."""
 
     out: TextIO
     columns: int | None = None
     colours: bool = False
     ellipsis: str = "…"
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
     def measured(self) -> "Screen":
         """The same screen with the width that its terminal has now."""
-        return replace(self, columns=self.size()[0]) if self.columns else self
+        return self._replace(columns=self.size()[0]) if self.columns else self
 
     def size(self) -> tuple[int, int]:
         """Columns and lines of the terminal behind it; COLUMNS and LINES have the last word."""
@@ -148,8 +146,7 @@ def lasted(start: str | None, end: str | None, now: float) -> str:
     return show_seconds(max(0.0, (unix_seconds(end) if end else now) - unix_seconds(start)))
 
 
-@dataclass(frozen=True, slots=True)
-class Column(Generic[T]):
+class Column(NamedTuple, Generic[T]):
     """One column of a table.
 
     `least` is the width down to which it may be cut (None: never). Where even that is too wide, columns go

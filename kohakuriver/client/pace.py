@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kohakuriver.model.errors import NodeUnreachable, RiverError, Unavailable
 
 PATIENCE_SECONDS = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """Unix seconds, monotonic seconds, and a way to let time pass."""
 
     now: Callable[[], float] = time.time

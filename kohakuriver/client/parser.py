@@ -3,11 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from kohakuriver.client import manual
 from kohakuriver.client.command import Command
 from kohakuriver.client.commands import NOUNS, Noun
 from kohakuriver.client.flags import add_options, telling
@@ -16,18 +15,13 @@ from kohakuriver.model.codec import hints_of
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.settings import PROGRAMS, ClientSettings, flag_name
 
+if TYPE_CHECKING:
+    from kohakuriver.client.manual import Program
+
+PROG = "kohakuriver"
+W = TypeVar("W", Noun, Command[Any, Any])
 MIN_WIDTH, MAX_WIDTH = 40, 100
 GLOBAL = "client_"  # before the names of the options that every command has
-
-
-@dataclass(frozen=True, slots=True)
-class Only:
-    """Which nouns and verbs get their options; None: all."""
-
-    words: Collection[str] | None = None
-
-    def wants(self, word: str) -> bool:
-        return self.words is None or word in self.words
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,26 +72,33 @@ def _unknown(prog: str, action: argparse.Action, word: str) -> str:
     return what + _nearest(word, known, prog)
 
 
-def build_parser(only: Only = Only()) -> Parser:
-    """The parser of every word that `kohakuriver` takes; with `only`, those named have their options and no other."""
-    parser = _parser(manual.PROGRAM)
+def build_parser(typed: Collection[str] | None = None) -> Parser:
+    """The parser of every word that `kohakuriver` takes; with `typed`, only of what these words can mean."""
+    parser = _parser(PROG)
     _add_globals(parser)
     nouns = parser.add_subparsers(dest="noun", metavar="COMMAND", prog=parser.prog, parser_class=Parser)
-    for noun in NOUNS:
-        _add_noun(
-            nouns.add_parser(noun.word, help=noun.about, **_settings(f"{manual.PROGRAM} {noun.word}")), noun, only
-        )
-    for program in manual.PROGRAMS:
-        if only.words is None:
-            _add_program(
-                nouns.add_parser(program.word, help=program.about, **_settings(f"{manual.PROGRAM} {program.word}")),
-                program,
-            )
+    for noun in _meant(NOUNS, typed, lambda noun: noun.word):
+        settings = _settings(f"{PROG} {noun.word}")
+        _add_noun(nouns.add_parser(noun.word, help=noun.about, **settings), noun, typed)
+    if typed is None:
+        from kohakuriver.client import manual
+
+        for program in manual.PROGRAMS:
+            settings = _settings(f"{PROG} {program.word}")
+            _add_program(nouns.add_parser(program.word, help=program.about, **settings), program)
     return parser
+
+
+def _meant(table: Iterable[W], typed: Collection[str] | None, word: Callable[[W], str]) -> list[W]:
+    """The entries that were typed; all of them when none was, so that the complaint can name them."""
+    entries = list(table)
+    return [entry for entry in entries if typed is not None and word(entry) in typed] or entries
 
 
 def with_manual(parser: Parser) -> Parser:
     """The same parser, with the whole manual as its help."""
+    from kohakuriver.client import manual
+
     parser.text = manual.text({noun: noun.commands() for noun in NOUNS})
     return parser
 
@@ -110,8 +111,8 @@ def _settings(prog: str) -> dict[str, Any]:
     return {"prog": prog, "allow_abbrev": False, "formatter_class": Formatter}
 
 
-def _add_noun(parser: argparse.ArgumentParser, noun: Noun, only: Only) -> None:
-    if not only.wants(noun.word):
+def _add_noun(parser: argparse.ArgumentParser, noun: Noun, typed: Collection[str] | None) -> None:
+    if typed is not None and noun.word not in typed:
         return
     parser.usage = f"{parser.prog} COMMAND …"
     parser.description = f"{noun.about[0].upper()}{noun.about[1:]}."
@@ -119,10 +120,10 @@ def _add_noun(parser: argparse.ArgumentParser, noun: Noun, only: Only) -> None:
     verbs = parser.add_subparsers(
         dest="verb", metavar="COMMAND", title="commands", prog=parser.prog, parser_class=Parser
     )
-    for command in noun.commands():
+    for command in _meant(noun.commands(), typed, lambda command: command.verb):
         settings = _settings(f"{parser.prog} {command.verb}") | {"description": command.summary}
         leaf = verbs.add_parser(command.verb, help=command.summary.rstrip("."), **settings)
-        if only.wants(command.verb):
+        if typed is None or command.verb in typed:
             _add_command(leaf, command)
 
 
@@ -162,7 +163,7 @@ def _add_globals(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_program(parser: argparse.ArgumentParser, program: manual.Program) -> None:
+def _add_program(parser: argparse.ArgumentParser, program: "Program") -> None:
     """What the shell can complete of a program that is no client command; the program itself reads its options."""
     if program.words:
         parser.add_argument("what", choices=program.words)

@@ -5,8 +5,7 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlencode
 
 from kohakuriver.model import codec, errors
@@ -26,8 +25,7 @@ class Broken(errors.HostUnreachable):
     """The connection broke after the request was sent, so nobody here knows what became of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """One request as it goes out; `repeatable` when sending it twice does no more than sending it once."""
 
     name: str
@@ -37,8 +35,7 @@ class _Prepared:
     repeatable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """An answer of raw bytes."""
 
     answer: http.client.HTTPResponse

@@ -3,10 +3,9 @@
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from time import localtime, strftime
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kohakuriver.client.command import Flag, Order
 from kohakuriver.client.output import Screen, Style, fitted
@@ -30,8 +29,7 @@ def interval(text: str) -> float:
 INTERVAL = Flag(("--interval",), "How often to look (2s).", {"metavar": "TIME", "type": interval, "default": 2.0})
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """What there is to see now; `code` is the exit code once nothing will change any more."""
 
     plain: Any

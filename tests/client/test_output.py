@@ -101,7 +101,10 @@ def test_cells_with_wide_characters_line_up() -> None:
 
 def test_colours_stand_around_text_that_has_its_width_already() -> None:
     screen = Screen(io.StringIO(), 40, colours=True)
-    columns = [Column("A", lambda row: row, style=lambda row: Style.BAD), Column("B", lambda row: "b")]
+    columns: list[Column[str]] = [
+        Column("A", lambda row: row, style=lambda row: Style.BAD),
+        Column("B", lambda row: "b"),
+    ]
     assert list(Table(columns, screen).lines(["x\x1b"]))[1] == "\x1b[31mx\\x1b\x1b[0m  b"
 
 

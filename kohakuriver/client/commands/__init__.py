@@ -1,14 +1,12 @@
 """The commands of each noun; a noun's table is loaded only when the noun is typed."""
 
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from kohakuriver.client.command import Command
 
 
-@dataclass(frozen=True, slots=True)
-class Noun:
+class Noun(NamedTuple):
     """What commands are about."""
 
     word: str
