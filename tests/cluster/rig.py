@@ -81,6 +81,7 @@ class Rig:
     def start(self) -> None:
         """Everything, until every node is online."""
         self.host.start()
+        self.ask("GET", "/api/nodes")  # a runner needs the secret that a host makes at its first start
         for runner in self.runners.values():
             runner.start()
         self.until(lambda: self.online() == set(self.runners), 60)
