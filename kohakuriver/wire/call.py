@@ -1,7 +1,8 @@
 """Call a route on another program, and get its typed answer or its typed error."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from kohakuriver.wire import sign
 Q = TypeVar("Q")
 R = TypeVar("R")
 DEFAULT_TIMEOUT_SECONDS = 10.0
+MESSAGE_CHARACTERS = 4000
 
 
 class NotDelivered(errors.NodeUnreachable):
@@ -44,9 +46,9 @@ class Peer:
             headers, nonce = self._signer.sign(_covered(prepared))
             status, answer_headers, body = await self._send(prepared, headers, timeout)
             if not self._signer.trusts(answer_headers, nonce, status, body):
-                raise self._distrust(status, body)
+                raise self._distrust(status)
             if status < 400:
-                return codec.decode(route.gives, codec.loads(body), strict=False)
+                return self._understand(route, body)
             self._raise_or_learn(status, body, last)
         raise AssertionError("unreachable")
 
@@ -57,20 +59,18 @@ class Peer:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
         for last in (False, True):
             headers, nonce = self._signer.sign(_covered(prepared))
-            try:
-                async with self._http.request(
-                    prepared.method, prepared.url, headers=headers, timeout=timeout
-                ) as answer:
+            with self._honestly():
+                async with asyncio.timeout(DEFAULT_TIMEOUT_SECONDS):
+                    answer = await self._http.request(prepared.method, prepared.url, headers=headers, timeout=timeout)
+                async with answer:
                     if answer.status < 400:
                         if not self._signer.trusts(answer.headers, nonce, answer.status, sign.STREAM):
-                            raise self._distrust(answer.status, b"")
+                            raise self._distrust(answer.status)
                         yield answer
                         return
                     body = await answer.read()
-            except aiohttp.ClientError as broken:
-                raise errors.NodeUnreachable(f"{self._base_url}: {broken}") from broken
             if not self._signer.trusts(answer.headers, nonce, answer.status, body):
-                raise self._distrust(answer.status, body)
+                raise self._distrust(answer.status)
             self._raise_or_learn(answer.status, body, last)
 
     def _prepare(self, route: Route[Q, R], request: Q) -> _Prepared:
@@ -84,21 +84,32 @@ class Peer:
         self, prepared: _Prepared, headers: dict[str, str], timeout: aiohttp.ClientTimeout
     ) -> tuple[int, Any, bytes]:
         content = {"Content-Type": "application/json"} if prepared.body else {}
-        try:
+        with self._honestly():
             async with self._http.request(
                 prepared.method, prepared.url, data=prepared.body or None, headers=headers | content, timeout=timeout
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
+
+    @contextmanager
+    def _honestly(self) -> Iterator[None]:
+        """What went wrong on the way, told apart by whether the peer can have seen the request."""
+        try:
+            yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as broken:
             raise NotDelivered(f"{self._base_url}: {broken or 'no connection in time'}") from broken
         except (aiohttp.ClientError, TimeoutError) as broken:
             raise errors.NodeUnreachable(f"{self._base_url}: {broken or 'no answer in time'}") from broken
 
-    def _distrust(self, status: int, body: bytes) -> errors.RiverError:
-        """What to make of an answer that is not signed with our key: somebody else, or one who does not know us."""
-        error = _error_of(status, body)
-        if status in (401, 403, 404):
-            return error
+    def _understand(self, route: Route[Q, R], body: bytes) -> R:
+        try:
+            return codec.decode(route.gives, codec.loads(body), strict=False)
+        except errors.BadRequest as differs:  # it has done what was asked, and says so in words of another release
+            raise errors.NodeUnreachable(f"{self._base_url}: its answer is not understood ({differs})") from differs
+
+    def _distrust(self, status: int) -> errors.RiverError:
+        """What an answer that is not signed with our key is worth: somebody else's, or one's who does not know us."""
+        if status == errors.NotLoggedIn.status:
+            return errors.NotLoggedIn(f"{self._base_url} does not know us: do both sides hold the same cluster secret?")
         return errors.NodeUnreachable(f"{self._base_url}: the answer is not signed with our key (status {status})")
 
     def _raise_or_learn(self, status: int, body: bytes, last: bool) -> None:
@@ -119,6 +130,7 @@ def _plain(value: Any) -> str:
 def _error_of(status: int, body: bytes) -> errors.RiverError:
     try:
         told = codec.loads(body)["error"]
-        return errors.from_wire(str(told["code"]), str(told["message"]), told.get("details"))
+        message = str(told["message"])[:MESSAGE_CHARACTERS].replace("\0", "").encode("utf-8", "replace").decode()
+        return errors.from_wire(str(told["code"]), message, told.get("details"))
     except (errors.BadRequest, KeyError, TypeError, AttributeError):
         return errors.NodeUnreachable(f"an answer of status {status} that is not ours")

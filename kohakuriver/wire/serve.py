@@ -1,14 +1,15 @@
 """Turn a route table and its answers into a server.
 
 One request, in order: read, identify, allow, decode, guard, answer, encode. Nothing else in the product reads an
-aiohttp request or maps an error to a status.
+aiohttp request (but for what `browser` looks at) or maps an error to a status.
 """
 
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast, get_origin
 
@@ -17,7 +18,8 @@ from aiohttp import web
 from kohakuriver.model import codec, errors
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.route import ByteStream, PlainText, Route
-from kohakuriver.wire import sign
+from kohakuriver.wire import browser, sign
+from kohakuriver.wire.browser import Ambient, KnowsName, WithSession
 
 log = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -44,24 +46,32 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request as the edge read it: enough to say who sent it."""
+    """A request as the edge read it: enough to say who sent it; `session` is the browser's, if it sent one."""
 
     headers: Mapping[str, str]
     remote: str
     signing: sign.Request
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """Who sent a request; `signed` stands when a program did, and its answer is signed too."""
+    """Who sent a request; `signed` stands when a program did, and its answer is signed too.
+
+    `ambient` stands when a browser may have said who it is without being asked; `hint` tells nobody how to be somebody.
+    """
 
     caller: Caller
     signed: sign.Signed | None = None
+    ambient: Ambient | None = None
+    hint: str = "log in first"
 
 
 Identify = Callable[[Incoming], Identified]
 Handler = Callable[[S, Caller, Q], Awaitable[R]]
 Guard = Callable[[S, Caller, Ownership, Any], Awaitable[None]]
+Watch = Callable[[Caller, Callable[[], None]], AbstractContextManager[None]]
+Refused = Callable[[Route[Any, Any], Caller, errors.RiverError], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Answer(Generic[S]):
     handler: Handler[S, Any, Any]
 
 
-def on(route: Route[Q, R], handler: Handler[S, Q, R | Encoded[R]]) -> Answer[S]:
+def on(route: Route[Q, R], handler: Handler[S, Q, R | Encoded[R] | WithSession[R]]) -> Answer[S]:
     """Answer a route with JSON."""
     return Answer(route, handler)
 
@@ -89,18 +99,26 @@ def on_text(route: Route[Q, PlainText], handler: Handler[S, Q, str]) -> Answer[S
 
 @dataclass(frozen=True)
 class Edge(Generic[S]):
-    """What stands between the network and the answers: the state they get, and who is let through."""
+    """What stands between the network and the answers: the state they get, and who is let through.
+
+    `knows_name` says which names of the Host header are ours, `watch` calls back when a caller may no longer do what
+    he is doing, `refused` hears of what somebody known was not allowed.
+    """
 
     state: S
     identify: Identify
     guard: Guard[S]
+    knows_name: KnowsName = lambda name: True
+    watch: Watch = lambda caller, cut: nullcontext()
+    refused: Refused = lambda route, caller, error: None
 
 
 def build_app(routes: Sequence[Route[Any, Any]], answers: Sequence[Answer[S]], edge: Edge[S]) -> web.Application:
     """An application that answers exactly this table; raises RuntimeError when table and answers differ."""
     wanted, given = sorted(r.name for r in routes), sorted(a.route.name for a in answers)
     if wanted != given:
-        raise RuntimeError(f"routes and answers differ: {sorted(set(wanted) ^ set(given))}")
+        differ = (Counter(wanted) - Counter(given)) + (Counter(given) - Counter(wanted))
+        raise RuntimeError(f"routes and answers differ: {sorted(differ)}")
     app = web.Application(middlewares=[_errors_to_json])
     for answer in sorted(answers, key=lambda a: "{" in a.route.path):  # fixed paths win over parameters
         app.router.add_route(answer.route.method, answer.route.path, _endpoint(answer, edge))
@@ -112,7 +130,7 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
     parse = {name: _text_parser(kind) for name, kind in codec.hints_of(route.takes).items()}
 
     async def serve(request: web.Request, body: bytes, who: Identified) -> web.StreamResponse:
-        _allow(route, who.caller)
+        _allow(route, who)
         asked = codec.decode(route.takes, _members(request, route, body, parse))
         if route.owns is not Ownership.NOTHING:
             await edge.guard(edge.state, who.caller, route.owns, asked)
@@ -121,42 +139,57 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
             return await _stream(request, made, who.signed)
         if route.gives is PlainText:
             return web.Response(text=made, status=route.success)
+        if isinstance(made, WithSession):
+            response = _json(codec.dumps(encode(made.answer)), route.success, who.signed)
+            browser.give_session(response, made, request.secure)
+            return response
         text = made.text if isinstance(made, Encoded) else codec.dumps(encode(made))
         return _json(text, route.success, who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        _refuse_other_sites(request)
+        browser.refuse_other_sites(request)
         body = await _read(request, route.body_limit_bytes) if route.has_body else b""
         try:
             who = edge.identify(_incoming(request, body))
         except sign.SignAgain as stale:
             return _refusal(stale, stale.signed)
         try:
+            if who.ambient is not None:
+                browser.refuse_strange_names(request.host, edge.knows_name)
+                browser.refuse_forged(route, request.headers, who.ambient)
+            if route.gives is ByteStream:
+                return await _until_cut(edge.watch, who.caller, serve(request, body, who))
             return await serve(request, body, who)
         except errors.RiverError as refused:
+            edge.refused(route, who.caller, refused)
             return _refusal(refused, who.signed)
 
     return endpoint
 
 
+async def _until_cut(watch: Watch, caller: Caller, work: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    """What takes long ends at once when the caller may no longer have it."""
+    try:
+        async with asyncio.timeout(None) as scope:
+            with watch(caller, lambda: scope.reschedule(0.0)):
+                return await work
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise ConnectionResetError("the caller's login has ended") from None
+
+
 def _incoming(request: web.Request, body: bytes) -> Incoming:
     signing = sign.Request(request.method, request.rel_url.raw_path, request.rel_url.raw_query_string, body)
-    return Incoming(request.headers, request.remote or "", signing)
+    return Incoming(request.headers, request.remote or "", signing, browser.session_of(request))
 
 
-def _allow(route: Route[Any, Any], caller: Caller) -> None:
-    if caller.may(route.needs):
+def _allow(route: Route[Any, Any], who: Identified) -> None:
+    if who.caller.may(route.needs):
         return
-    if caller.role is Role.ANONY:
-        raise errors.NotLoggedIn("log in first")
-    raise errors.NotAllowed(f"this needs the role {route.needs.label}; you are {caller.role.label}")
-
-
-def _refuse_other_sites(request: web.Request) -> None:
-    """A page of another site must not act through the browser of somebody who can reach us."""
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
-        raise errors.NotAllowed("requests from pages of other sites are refused")
+    if who.caller.role is Role.ANONY:
+        raise errors.NotLoggedIn(who.hint)
+    raise errors.NotAllowed(f"this needs the role {route.needs.label}; you are {who.caller.role.label}")
 
 
 async def _read(request: web.Request, limit_bytes: int) -> bytes:
@@ -222,7 +255,10 @@ def _json(text: str, status: int, signed: sign.Signed | None) -> web.Response:
 
 
 def _refusal(error: errors.RiverError, signed: sign.Signed | None) -> web.Response:
-    return _error(error.status, error.code, str(error), error.details, signed)
+    answer = _error(error.status, error.code, str(error), error.details, signed)
+    if "retry_after_seconds" in error.details:
+        answer.headers["Retry-After"] = str(error.details["retry_after_seconds"])
+    return answer
 
 
 def _error(
@@ -252,7 +288,7 @@ async def _errors_to_json(
     except errors.RiverError as refused:
         return _refusal(refused, None)
     except web.HTTPNotFound:
-        return _error(404, errors.NotFound.code, f"there is nothing at {request.path[:200]}")
+        return _error(404, errors.NotFound.code, f"there is nothing at {codec.shown(request.path)}")
     except web.HTTPMethodNotAllowed as refused:
         answer = _error(405, errors.MethodNotAllowed.code, f"{request.method[:20]} is not possible here")
         answer.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))

@@ -71,7 +71,7 @@ class Signer:
     def trusts(self, headers: Mapping[str, str], nonce: str, status: int, body: bytes) -> bool:
         """Whether the answer comes from somebody who has the key."""
         wanted = answer_mac(self._key, nonce, status, body)
-        return hmac.compare_digest(headers.get(ANSWER_HEADER, "").encode(), wanted.encode())
+        return _same(headers.get(ANSWER_HEADER, ""), wanted)
 
     def learn(self, audience: str, now: float) -> None:
         """Take over what a signed refusal said."""
@@ -96,7 +96,7 @@ class Verifier:
         _, name, audience, at_ms, nonce, given = parts
         key = self._find_key(name)
         wanted = _mac(key or bytes(32), request, (name, audience, at_ms, nonce))
-        if not hmac.compare_digest(given.encode(), wanted.encode()) or key is None:
+        if not _same(given, wanted) or key is None:
             raise NotLoggedIn("the signature is wrong: do both sides hold the same cluster secret?")
         now = self._now()
         signed = Signed(name, nonce, key)
@@ -127,6 +127,10 @@ def answer_mac(key: bytes, nonce: str, status: int, body: bytes) -> str:
     """The MAC of an answer, in hex."""
     digest = hashlib.sha256(body).digest()
     return hmac.digest(key, f"answer\n{nonce}\n{status}\n".encode() + digest, "sha256").hex()
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
 
 def _mac(key: bytes, request: Request, parts: tuple[str, ...]) -> str:
