@@ -74,6 +74,7 @@ async def running_runner(
         await runner.workloads.restore()
         port = await stack.enter_async_context(listening(app, settings.runner_bind_ip, settings.runner_port))
         runner = replace(runner, url=url_of(await asyncio.to_thread(address_of, settings), port))
+        stack.callback(bench.closing.set)
         await _start_loops(runner, waits_for_cluster=engine is None)
         yield runner
 

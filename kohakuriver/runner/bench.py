@@ -60,7 +60,7 @@ class EngineSlot:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The tools; `changed` rings when there is something to report."""
+    """The tools; `changed` rings when there is something to report, `closing` when the runner stops."""
 
     settings: RunnerSettings
     hostname: str
@@ -77,6 +77,7 @@ class Bench:
     disk: Disk
     mount_rules: MountRules
     changed: Wake = field(default_factory=Wake)
+    closing: Wake = field(default_factory=Wake)
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTS_AT_ONCE))
 
     @property

@@ -110,7 +110,12 @@ def node_mounts(site: Site) -> tuple[Mount, ...]:
 def parse_mount(text: str) -> Mount:
     """The mount that SOURCE:TARGET[:ro] means."""
     source, target, *mode = text.split(":")
-    return Mount(source, posixpath.normpath(target), mode == ["ro"])
+    return Mount(source, normal(target), mode == ["ro"])
+
+
+def normal(path: str) -> str:
+    """An absolute path in its one normal form."""
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def check_policy(request: Execute, site: Site) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -12,6 +12,7 @@ from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.node import Gpu, Machine, Metrics
 from kohakuriver.model.report import WorkloadState
+from kohakuriver.model.route import ByteStream, Route
 from kohakuriver.model.runner_api import Attempt, Execute, Kill, ReadOutput
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
@@ -25,6 +26,8 @@ from tests.fake_engine import FakeEngine, FakeNode
 from tests.manual_clock import ManualClock
 from tests.runner.fake_host import FakeHost, serving
 
+Q = TypeVar("Q")
+R = TypeVar("R")
 PATIENCE_SECONDS = 20.0
 NODE = "alpha"
 
@@ -52,8 +55,20 @@ class Stage:
         self.engine = self.fresh_engine()
         self._http: aiohttp.ClientSession | None = None
         self._host_stack, self._runner_stack = AsyncExitStack(), AsyncExitStack()
-        self.runner: Runner | None = None
-        self.peer: Peer | None = None
+        self._runner: Runner | None = None
+        self._peer: Peer | None = None
+
+    @property
+    def runner(self) -> Runner:
+        """The runner that was started last."""
+        assert self._runner is not None
+        return self._runner
+
+    @property
+    def peer(self) -> Peer:
+        """That runner as its host sees it."""
+        assert self._peer is not None
+        return self._peer
 
     def settings(self, **changes: Any) -> RunnerSettings:
         made: dict[str, Any] = {
@@ -85,9 +100,9 @@ class Stage:
     async def start_runner(self, engine: Engine | None = None, **changes: Any) -> Runner:
         assert self._http is not None
         context = running_runner(self.settings(**changes), engine or self.engine, self.clock, BigMachine())
-        self.runner = await self._runner_stack.enter_async_context(context)
-        self.peer = Peer(self._http, self.runner.url, Signer("host", self.secret, SteadyTime()))
-        return self.runner
+        self._runner = await self._runner_stack.enter_async_context(context)
+        self._peer = Peer(self._http, self._runner.url, Signer("host", self.secret, SteadyTime()))
+        return self._runner
 
     async def stop_runner(self) -> None:
         await self._runner_stack.aclose()
@@ -119,13 +134,11 @@ class Stage:
     async def resume(self, task_id: int = 1, attempt: int = 1) -> WorkloadState:
         return await self.call(runner_api.RESUME, Attempt(task_id=Snowflake(task_id), attempt=attempt))
 
-    async def call(self, route: Any, asked: Any) -> Any:
-        assert self.peer is not None
+    async def call(self, route: Route[Q, R], asked: Q) -> R:
         return await self.peer.call(route, asked)
 
-    async def output(self, route: Any = runner_api.STDOUT, task_id: int = 1, **asked: Any) -> bytes:
-        assert self.peer is not None
-        async with self.peer.stream(route, ReadOutput(task_id=Snowflake(task_id), **asked)) as answer:
+    async def output(self, route: Route[ReadOutput, ByteStream] = runner_api.STDOUT, **asked: Any) -> bytes:
+        async with self.peer.stream(route, ReadOutput(task_id=asked.pop("task_id", Snowflake(1)), **asked)) as answer:
             return await answer.read()
 
     # ---- what a test waits for
@@ -145,15 +158,11 @@ class Stage:
 
     async def forgotten(self) -> None:
         """Wait until the runner holds nothing, and the engine neither."""
-        runner = self.runner
-        assert runner is not None
-        await self.until(lambda: not runner.workloads.holds_any and not self.node.workloads, pass_seconds=0.5)
+        await self.until(lambda: not self.runner.workloads.holds_any and not self.node.workloads, pass_seconds=0.5)
 
     async def at_rest(self) -> None:
         """Wait until the runner is connected and has joined."""
-        runner = self.runner
-        assert runner is not None
-        await self.until(lambda: runner.link.joined)
+        await self.until(lambda: self.runner.link.joined)
 
     def log(self, name: str = "stdout", task_id: int = 1, attempt: int = 1) -> bytes:
         return (self.directory / "state/logs" / str(task_id) / str(attempt) / name).read_bytes()

@@ -58,6 +58,8 @@ async def _follow(runner: Runner, path: Path, at: int, is_over: Callable[[], boo
             at += len(chunk)
         elif was_over:
             return
+        elif runner.bench.closing.is_set():
+            raise ConnectionResetError("the runner stops")  # to end the stream well would say that the task is over
         else:
             await runner.clock.sleep(POLL_SECONDS)
 

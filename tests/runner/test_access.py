@@ -1,0 +1,75 @@
+"""Only the host may ask a runner anything, and only signed."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from kohakuriver.model import runner_api
+from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.errors import BadRequest, NotLoggedIn, RiverError
+from kohakuriver.model.route import Route
+from kohakuriver.model.runner_api import Attempt, Kill, Nothing, ReadOutput, RunnerHealth
+from kohakuriver.runner.app import ANSWERS
+from kohakuriver.wire.call import Peer
+from kohakuriver.wire.sign import Signer, SteadyTime
+from tests.runner.stage import NODE, Stage, play, request
+
+
+def test_every_entry_is_for_the_host_alone() -> None:
+    assert {answer.route.name for answer in ANSWERS} == {route.name for route in runner_api.ROUTES}
+    assert all((route.needs, route.owns) == (Role.NODE, Ownership.HOST) for route in runner_api.ROUTES)
+
+
+@pytest.mark.parametrize("route", runner_api.ROUTES, ids=lambda route: str(route.name))
+def test_nobody_else_is_answered(tmp_path: Path, route: Route[Any, Any]) -> None:
+    async def script(stage: Stage) -> None:
+        url = stage.runner.url + route.path.format(task_id=1)
+        async with aiohttp.ClientSession() as http:
+            async with http.request(route.method, url) as answer:
+                assert answer.status == 401
+            for name, secret in (("alpha", stage.secret), ("host", bytes(32)), ("", stage.secret)):
+                stranger = Peer(http, stage.runner.url, Signer(name, secret, SteadyTime()))
+                with pytest.raises(RiverError) as caught:
+                    await stranger.call(route, REQUESTS[route.name])
+                assert isinstance(caught.value, NotLoggedIn), caught.value
+        assert stage.engine.calls == [
+            call for call in stage.engine.calls if call[0] in ("open", "describe", "observe_all")
+        ]
+
+    play(tmp_path, script)
+
+
+TASK = Snowflake(1)
+REQUESTS: dict[str, Any] = {
+    "execute": request("true"),
+    "kill": Kill(task_id=TASK, attempt=1),
+    "pause": Attempt(task_id=TASK, attempt=1),
+    "resume": Attempt(task_id=TASK, attempt=1),
+    "stdout": ReadOutput(task_id=TASK),
+    "stderr": ReadOutput(task_id=TASK),
+    "health": Nothing(),
+}
+
+
+def test_the_host_is_told_that_it_is_well(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        health: RunnerHealth = await stage.call(runner_api.HEALTH, Nothing())
+        assert (health.hostname, health.cluster_id) == (NODE, stage.host.cluster_id)
+
+    play(tmp_path, script)
+
+
+def test_a_malformed_request_changes_nothing_and_names_the_field(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        with pytest.raises(BadRequest, match="attempt"):
+            await stage.execute("true", attempt=0)
+        with pytest.raises(BadRequest, match="grace_seconds"):
+            await stage.kill(grace_seconds=-1)
+        assert not stage.runner.workloads.holds_any
+        assert await asyncio.wait_for(stage.call(runner_api.HEALTH, Nothing()), 5)
+
+    play(tmp_path, script)
