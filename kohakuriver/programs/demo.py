@@ -21,6 +21,7 @@ from kohakuriver.model.settings import ClientSettings
 from kohakuriver.model.task import Task
 from kohakuriver.programs.dev_cluster import DevCluster, DevOptions, running_cluster
 from kohakuriver.programs.own_command import own_command, own_environment, typed_command
+from kohakuriver.programs.serve import start_log
 from kohakuriver.programs.signals import until_told_to_stop
 from kohakuriver.system.child import Seen, run_child
 
@@ -96,6 +97,7 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("kohakuriver demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--engine", choices=["docker", "process"], help="instead of Docker if there is one")
     asked = parser.parse_args(arguments[1:])
+    start_log("ERROR")
     return asyncio.run(until_told_to_stop(lambda: tour(DevOptions(engine=asked.engine))))
 
 

@@ -17,7 +17,8 @@ ABOUT = {
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM or Ctrl-C; workloads go on without us."""
     program = arguments[0]
-    parser = argparse.ArgumentParser(f"kohakuriver {program}", description=ABOUT[program], allow_abbrev=False)
+    name = f"kohakuriver {program}"
+    parser = argparse.ArgumentParser(name, f"{name} [OPTIONS]", ABOUT[program], allow_abbrev=False)
     add_flags(parser, program)
     settings = load_from(program, parser.parse_args(arguments[1:])).settings
     if isinstance(settings, HostSettings):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -86,3 +87,16 @@ def test_a_live_log_that_comes_all_at_once_is_noticed() -> None:
     guide = Guide(("/bin/sh", "-c", script, "sh"), {}, ClientSettings(), lambda text: None)
     with pytest.raises(NotAsShown, match="lines arrive one by one"):
         asyncio.run(demo.a_live_log(guide, NOWHERE))
+
+
+def test_a_tour_that_is_stopped_cleans_up_too(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "kohakuriver", "demo", "--engine", "process"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout and child.stderr
+        while not child.stdout.readline().startswith("3. "):
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert (child.returncode, errors) == (130, "")
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kohakuriver.client.parser import Only, build_parser
+from kohakuriver.client.parser import build_parser
 from kohakuriver.model.errors import NotFound
 from kohakuriver.programs import docs
 
@@ -70,5 +70,5 @@ def test_the_pages_show_commands() -> None:
 @pytest.mark.parametrize("line", examples())
 def test_a_command_that_a_page_shows_is_one_that_the_program_takes(line: str) -> None:
     words = shlex.split(line, comments=True)
-    parsed = build_parser(Only(words)).parse_args(words)
+    parsed = build_parser().parse_args(words)
     assert [parsed.noun, parsed.verb] == words[:2]

@@ -210,8 +210,8 @@ def test_a_host_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kohakuriver", "host", "--config", str(file)]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr
-        first = child.stderr.readline()
+        ready = next(line for line in child.stderr if "host is ready" in line)
         child.terminate()
         rest = child.stderr.read()
-    assert f"INFO kohakuriver.host.app: host is ready url=http://127.0.0.1:{port} version=" in first
+    assert f"INFO kohakuriver.host.app: host is ready url=http://127.0.0.1:{port} version=" in ready
     assert child.returncode == 0 and rest.endswith("host stops; runners and tasks go on\n")
