@@ -4,8 +4,6 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from kohakuriver.host.services import reconcile
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
 from kohakuriver.host.store import tasks
@@ -19,26 +17,10 @@ from kohakuriver.model.units import rfc3339
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.sqlite import Database, Work
 from kohakuriver.wire.call import Peer
-from kohakuriver.wire.sign import Signer, SteadyTime
+from kohakuriver.wire.peers import RunnerPeers as RunnerPeers
 
-HOST_NAME = "host"
 UNKNOWN_GRACE_SECONDS = 60.0
 SHUN_FIRST_SECONDS, SHUN_CAP_SECONDS = 2.0, 60.0
-
-
-@dataclass(slots=True)
-class RunnerPeers:
-    """One connection pool to all runners; `secret` signs every call."""
-
-    http: aiohttp.ClientSession
-    secret: bytes
-    peers: dict[str, Peer] = field(default_factory=dict)
-
-    def at(self, url: str) -> Peer:
-        """The runner at this address."""
-        if url not in self.peers:
-            self.peers[url] = Peer(self.http, url, Signer(HOST_NAME, self.secret, SteadyTime()))
-        return self.peers[url]
 
 
 @dataclass(slots=True)
