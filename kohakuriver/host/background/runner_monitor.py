@@ -44,7 +44,9 @@ class RunnerMonitor:
         for row in rows:
             age = now - self.first_seen[row.task_id, row.attempt]
             if age > ASSIGNING_TOO_LONG_SECONDS:
-                found.setdefault(row.node, []).append(f"task {row.task_id} has been starting for {show_seconds(age)}")
+                found.setdefault(row.node, []).append(
+                    f"task {row.task_id} has been starting for more than {show_seconds(ASSIGNING_TOO_LONG_SECONDS)}"
+                )
         return found
 
 
