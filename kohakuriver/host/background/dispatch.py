@@ -71,7 +71,8 @@ class Dispatch:
         nodes = self.registry.resources(tasks.live(tx))
         avoid = {task_id: outbox.avoided(task_id, self.clock.monotonic()) for task_id in list(outbox.shunned)}
         made = []
-        for placement in place(queue, nodes, avoid, PASS_LIMIT):
+        held = {node.claim.claimant: node.hostname for node in self.seen.values() if node.claim}
+        for placement in place(queue, nodes, avoid, held, PASS_LIMIT):
             task = tasks.get(tx, placement.task_id)
             tasks.move(tx, task, Change(Event.PLACED, _placed(task, placement)), now)
             made.append((task.task_id, task.attempt + 1))

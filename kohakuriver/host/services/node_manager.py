@@ -15,6 +15,7 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.units import parse_target, show_bytes
 
 Rank = tuple[int, int]  # less is earlier: (-priority, task id)
+NO_CLAIMS: Mapping[int, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,13 @@ class Holding:
 
 @dataclass(slots=True)
 class Room:
-    """What a claim leaves over for those who come behind the claimant."""
+    """What a claim leaves over for those who come behind the claimant; `kept` are GPUs that it named."""
 
     claimant: int
     cores: int
     memory_bytes: int
     gpus: int
+    kept: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ class NodeResources:
         self.holdings.append(holding)
         self.cores_taken += holding.cores
         self.memory_taken_bytes += holding.memory_bytes
-        self.gpus_taken |= holding.gpus
+        self.gpus_taken |= holding.gpus & self.gpus  # one that was taken out of the machine is not missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +154,13 @@ def place(
     queue: Iterable[Queued],
     nodes: Mapping[str, NodeResources],
     shunned: Mapping[Snowflake, Collection[str]],
+    held: Mapping[int, str] = NO_CLAIMS,
     limit: int = 1_000_000,
 ) -> list[Placement]:
     """Give waiting tasks, in queue order, what is free; `nodes` is changed to match.
 
-    `shunned` names for a task the nodes that turned it away lately. Ends after `limit` placements.
+    `shunned` names for a task the nodes that turned it away lately, `held` for a claimant the node it had a claim to
+    in the pass before: it keeps that one, or it would wait here and there without end. Ends after `limit` placements.
     """
     heap = [(-get_node_available_cores(node), name) for name, node in sorted(nodes.items()) if not node.closed]
     heapq.heapify(heap)
@@ -171,7 +175,7 @@ def place(
         if node is None:
             if not avoid:
                 blocked.add(demand)
-            _claim(task, demand, nodes)
+            _claim(task, demand, _asked(demand, nodes, avoid), held)
             continue
         made.append(_give(task, demand, node))
         heapq.heappush(heap, (-get_node_available_cores(node), node.hostname))
@@ -209,14 +213,23 @@ def _fits_beside_claim(demand: Demand, node: NodeResources) -> bool:
     if node.closed or _lacks(demand, node) or never_fits(demand, node):
         return False
     room = node.claim
-    return room is None or (
-        demand.cores <= room.cores and demand.memory_bytes <= room.memory_bytes and demand.gpus <= room.gpus
-    )
+    if room is None:
+        return True
+    if demand.cores > room.cores or demand.memory_bytes > room.memory_bytes or demand.gpus > room.gpus:
+        return False
+    if not demand.gpus or not room.kept:
+        return True
+    if demand.gpu_indices is not None:
+        return not demand.gpu_indices & room.kept
+    return demand.gpus <= len(node.gpus - node.gpus_taken - room.kept)
 
 
 def _give(task: Queued, demand: Demand, node: NodeResources) -> Placement:
-    free = get_node_available_gpus(node) if demand.gpus else []
-    gpus = sorted(demand.gpu_indices) if demand.gpu_indices is not None else free[: demand.gpus]
+    gpus: list[int] = []
+    if demand.gpus:
+        kept = node.claim.kept if node.claim else ()
+        free = [gpu for gpu in get_node_available_gpus(node) if gpu not in kept]
+        gpus = free[: demand.gpus] if demand.gpu_indices is None else sorted(demand.gpu_indices)
     node.take(Holding((-task.priority, task.task_id), demand.cores, demand.memory_bytes, frozenset(gpus)))
     if node.claim:
         node.claim.cores -= demand.cores
@@ -225,22 +238,46 @@ def _give(task: Queued, demand: Demand, node: NodeResources) -> Placement:
     return Placement(task.task_id, node.hostname, tuple(gpus), demand.numa_node)
 
 
-def _claim(task: Queued, demand: Demand, nodes: Mapping[str, NodeResources]) -> None:
+def _claim(task: Queued, demand: Demand, nodes: Iterable[NodeResources], held: Mapping[int, str]) -> None:
     """Hold a node for a task that must wait, unless one where it will fit is held already."""
-    named = nodes.get(demand.hostname) if demand.hostname is not None else None
-    asked = [named] if named else list(nodes.values()) if demand.hostname is None else []
-    possible = [node for node in asked if not node.closed and not never_fits(demand, node)]
-    if not possible or any(node.claim for node in possible):
+    possible = []
+    for node in nodes:
+        if _will_fit(demand, node):
+            if node.claim:
+                return
+            possible.append(node)
+    if not possible:
         return
-    node = max(possible, key=lambda n: (_nearness(demand, n), n.hostname))
+    before = held.get(task.task_id)
+    node = max(possible, key=lambda n: (n.hostname == before, _nearness(demand, n), n.hostname))
     rank = (-task.priority, task.task_id)
-    behind = [held for held in node.holdings if held.rank > rank]
+    behind = [holding for holding in node.holdings if holding.rank > rank]
+    memory_bytes = node.memory_bytes - _used_by_others_bytes(node)
     node.claim = Room(
         claimant=task.task_id,
         cores=node.cores - demand.cores - sum(h.cores for h in behind),
-        memory_bytes=node.memory_bytes - demand.memory_bytes - sum(h.memory_bytes for h in behind),
+        memory_bytes=memory_bytes - demand.memory_bytes - sum(h.memory_bytes for h in behind),
         gpus=len(node.gpus) - demand.gpus - sum(len(h.gpus) for h in behind),
+        kept=demand.gpu_indices or frozenset(),
     )
+
+
+def _asked(demand: Demand, nodes: Mapping[str, NodeResources], avoid: Collection[str]) -> Iterable[NodeResources]:
+    if demand.hostname is None:
+        return nodes.values() if not avoid else [node for node in nodes.values() if node.hostname not in avoid]
+    return [nodes[demand.hostname]] if demand.hostname in nodes and demand.hostname not in avoid else []
+
+
+def _will_fit(demand: Demand, node: NodeResources) -> bool:
+    """Whether it only has to wait for other tasks there; for memory that the machine itself uses it may wait for ever."""
+    if node.closed or never_fits(demand, node):
+        return False
+    return not demand.memory_bytes or demand.memory_bytes <= node.memory_bytes - _used_by_others_bytes(node)
+
+
+def _used_by_others_bytes(node: NodeResources) -> int:
+    """Memory in use that no task can account for."""
+    return max(0, node.memory_used_bytes - node.memory_taken_bytes)
 
 
 def _nearness(demand: Demand, node: NodeResources) -> tuple[int, int, int]:
