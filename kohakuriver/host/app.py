@@ -13,18 +13,27 @@ from pathlib import Path
 import aiohttp
 
 from kohakuriver import __version__
+from kohakuriver.host.auth.accounts import Accounts
+from kohakuriver.host.auth.bootstrap import prepare
+from kohakuriver.host.auth.notes import Notes
+from kohakuriver.host.auth.parts import Auth
+from kohakuriver.host.auth.passwords import Passwords
+from kohakuriver.host.auth.throttle import attempts
+from kohakuriver.host.auth.tickets import Tickets
+from kohakuriver.host.background.accounts import AccountsKeeper
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
-from kohakuriver.host.endpoints import health, nodes, streams, tasks
-from kohakuriver.host.endpoints.access import guard, identifier
+from kohakuriver.host.endpoints import accounts, audit, auth, health, nodes, streams, tasks
+from kohakuriver.host.endpoints.access import edge_of
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import Outbox, RunnerPeers, TaskScheduler
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import facts, schema
+from kohakuriver.host.store import facts, schema, users
 from kohakuriver.host.store import nodes as node_rows
 from kohakuriver.host.store import tasks as task_rows
 from kohakuriver.model import host_api
+from kohakuriver.model.policy import policy_of
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.snowflake import Snowflakes
 from kohakuriver.system.clock import Clock, SystemClock
@@ -33,13 +42,22 @@ from kohakuriver.system.notify import Notifier
 from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.sqlite import Database
 from kohakuriver.system.watchdog import start_watchdog
-from kohakuriver.wire.serve import Edge, build_app, listening
+from kohakuriver.wire.serve import build_app, listening
 from kohakuriver.wire.sign import SteadyTime, Verifier
 
 log = logging.getLogger(__name__)
-ANSWERS = [*tasks.ANSWERS, *nodes.ANSWERS, *health.ANSWERS, *streams.ANSWERS]
+ANSWERS = [
+    *tasks.ANSWERS,
+    *nodes.ANSWERS,
+    *health.ANSWERS,
+    *streams.ANSWERS,
+    *auth.ANSWERS,
+    *accounts.ANSWERS,
+    *audit.ANSWERS,
+]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0
+ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS = 30.0, 1.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -53,13 +71,14 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
         host = await _assemble(settings, clock, db, RunnerPeers(http, secret))
         await asyncio.to_thread(_mark_shared_storage, settings, host.cluster_id)
         verifier = Verifier(lambda name: secret, SteadyTime())
-        app = build_app(host_api.ROUTES, ANSWERS, Edge(host, identifier(verifier), guard))
+        app = build_app(host_api.ROUTES, ANSWERS, edge_of(host, verifier))
         try:
             async with listening(app, settings.host_bind_ip, settings.host_port) as port:
                 _start_loops(host)
                 yield replace(host, url=f"http://{_loopback_or(settings.host_bind_ip)}:{port}")
         finally:
             await host.loops.stop()
+            await asyncio.to_thread(host.auth.passwords.close)
             await asyncio.to_thread(db.close)
 
 
@@ -108,15 +127,37 @@ async def _assemble(settings: HostSettings, clock: Clock, db: Database, peers: R
         registry=registry,
         scheduler=scheduler,
         dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake()),
+        auth=await _make_auth(settings, clock, db),
+    )
+
+
+async def _make_auth(settings: HostSettings, clock: Clock, db: Database) -> Auth:
+    accounts_known = Accounts(db, clock)
+    await accounts_known.load()
+    has_users = await db.read(users.were_there_any)
+    if not settings.auth_enabled:
+        log.warning("ACCOUNTS ARE OFF (AUTH_ENABLED): whoever reaches %s is admin", settings.host_bind_ip or "the port")
+    return Auth(
+        enabled=settings.auth_enabled,
+        accounts=accounts_known,
+        attempts=attempts(clock.monotonic),
+        bootstrap=await asyncio.to_thread(prepare, settings, Path(settings.state_dir).expanduser(), has_users),
+        notes=Notes(db, clock),
+        passwords=Passwords(),
+        policy=policy_of(settings.policy, settings.tasks_privileged),
+        tickets=Tickets(accounts_known, clock),
     )
 
 
 def _start_loops(host: Host) -> None:
     check = HealthCheck(host.settings, host.registry, host.scheduler, host.clock, host.dispatch.wake)
+    keeper = AccountsKeeper(host.settings, host.auth, host.db, host.clock)
     monitor = RunnerMonitor(host.db, host.registry, host.scheduler, host.clock, {})
     host.loops.start("dispatch", host.dispatch.step, DISPATCH_INTERVAL_SECONDS, host.dispatch.wake)
     host.loops.start("health", check.step, host.settings.cleanup_check_interval_seconds)
     host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
+    host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
+    host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
 
 
 def _mark_shared_storage(settings: HostSettings, cluster_id: str) -> None:

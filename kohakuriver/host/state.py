@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import TaskScheduler
@@ -25,4 +26,5 @@ class Host:
     registry: NodeRegistry
     scheduler: TaskScheduler
     dispatch: Dispatch
+    auth: Auth
     url: str = ""

@@ -25,6 +25,8 @@ class Role(enum.IntEnum):
         return self.name.lower()
 
 
+USER_NAME = r"[a-z0-9][a-z0-9_.@-]{0,62}"
+GROUP_NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
 PERSONS = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)  # what an account can be
 
 

@@ -4,14 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kohakuriver.model import fields as f
-from kohakuriver.model.access import PERSONS, Ownership, Role
+from kohakuriver.model.access import GROUP_NAME, PERSONS, USER_NAME, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.route import ByteStream, Route, table_of
 from kohakuriver.model.runner_api import Nothing
 
-USER_NAME = r"[a-z0-9][a-z0-9_.@-]{0,62}"
-GROUP_NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
 SHORTEST_PASSWORD = 8
 LABEL = Bounds(length=100, shortest=1, pattern=f.NO_CONTROL)
 NEW_USER = Bounds(length=63, shortest=1, pattern=USER_NAME)
@@ -336,7 +334,7 @@ STATUS = Route("auth.status", "GET", A + "/status", Nothing, AuthStatus, R.ANONY
 ME = Route("auth.me", "GET", A + "/me", Nothing, Me, R.VIEWER, "The caller's account and login.")
 LOGIN = Route("auth.login", "POST", A + "/login", LogIn, LoggedIn, R.ANONY, "Begin a session, or get a token.")
 LOGOUT = Route("auth.logout", "POST", A + "/logout", Nothing, Nothing, R.VIEWER, "End this session or token.")
-REGISTER = Route("auth.register", "POST", A + "/register", Register, LoggedIn, R.ANONY, "Make an account.", success=201)
+REGISTER = Route("auth.register", "POST", A + "/register", Register, LoggedIn, R.ANONY, "Make an account.")
 PASSWORD_CHANGE = Route(
     "auth.password", "POST", A + "/password", ChangePassword, Nothing, R.VIEWER, "Change one's own password."
 )
@@ -344,7 +342,7 @@ TICKET = Route("auth.ticket", "POST", A + "/tickets", OpenSocket, Ticket, R.VIEW
 
 TOKEN_LIST = Route("auth.token.list", "GET", A + "/tokens", WhoseLogins, list[TokenInfo], R.VIEWER, "API tokens.")
 TOKEN_CREATE = Route(
-    "auth.token.create", "POST", A + "/tokens", CreateToken, CreatedToken, R.VIEWER, "A new API token.", success=201
+    "auth.token.create", "POST", A + "/tokens", CreateToken, CreatedToken, R.VIEWER, "A new API token."
 )
 TOKEN_REVOKE = Route(
     "auth.token.revoke", "DELETE", A + "/tokens/{token_id}", TokenId, Nothing, R.VIEWER, "End a token.", O.TOKEN
@@ -362,9 +360,7 @@ SESSION_END = Route(
 INVITE_LIST = Route(
     "auth.invite.list", "GET", A + "/invitations", Nothing, list[Invitation], R.OPERATOR, "Open invitations."
 )
-INVITE_CREATE = Route(
-    "auth.invite.create", "POST", A + "/invitations", Invite, Invited, R.OPERATOR, "Invite somebody.", success=201
-)
+INVITE_CREATE = Route("auth.invite.create", "POST", A + "/invitations", Invite, Invited, R.OPERATOR, "Invite somebody.")
 INVITE_REVOKE = Route(
     "auth.invite.revoke",
     "DELETE",

@@ -1,6 +1,8 @@
 """The host's table: read this file to know everything the host can be asked."""
 
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
@@ -176,4 +178,18 @@ HEALTHZ = Route("healthz", "GET", "/healthz", Nothing, PlainText, R.ANONY, "Whet
 METRICS = Route("metrics", "GET", "/metrics", Nothing, PlainText, R.VIEWER, "Prometheus text.")
 OPENAPI = Route("openapi", "GET", "/api/openapi.json", Nothing, JsonObject, R.ANONY, "This table as OpenAPI 3.1.")
 
-ROUTES = table_of(globals())
+ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
+
+
+@cache
+def _whole_table() -> tuple[Route[Any, Any], ...]:
+    from kohakuriver.model import auth_api
+
+    return (*table_of(globals()), *auth_api.ROUTES)
+
+
+def __getattr__(name: str) -> Any:
+    """The whole table is put together when somebody asks for it: a command needs no more than the routes it calls."""
+    if name == "ROUTES":
+        return _whole_table()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin
 
-from kohakuriver.model.codec import JsonObject, Snowflake, hints_of, strip_optional
+from kohakuriver.model.codec import JsonObject, Snowflake, encoder, hints_of, strip_optional
 from kohakuriver.model.fields import FREE, Bounds, bounds_of
 from kohakuriver.model.route import ByteStream, PlainText, Route
 
@@ -23,7 +23,7 @@ REFUSAL = {
         }
     },
 }
-REFUSALS = ("400", "401", "403", "404", "409", "413", "415", "507")
+REFUSALS = ("400", "401", "403", "404", "409", "413", "415", "429", "507")
 
 
 def describe(routes: Sequence[Route[Any, Any]], title: str, version: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _schema(kind: Any, bounds: Bounds, schemas: dict[str, Any]) -> dict[str, Any
     if kind is JsonObject:
         return {"type": "object"}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {"enum": [m.value for m in kind]}
+        return {"enum": [encoder(kind)(m) for m in kind]}
     if dataclasses.is_dataclass(kind):
         return _reference(kind, schemas)
     return {"type": PLAIN[kind]} | _limits(kind, bounds)

@@ -11,6 +11,22 @@ from kohakuriver.model.fields import FREE, HOSTNAME, Bounds
 
 PORT = Bounds(least=1, most=65535)
 SECONDS = Bounds(least=0.01, most=86400 * 365)
+HOURS = Bounds(least=1, most=24 * 3650)
+DAYS = Bounds(least=1, most=3650)
+SHORTEST_SECRET = 12
+
+
+def check_rule(text: str) -> None:
+    """Raise ValueError for what is no rule of POLICY."""
+    from kohakuriver.model.policy import parse_rule  # only a host with rules needs it, and every command reads settings
+
+    parse_rule(text)
+
+
+def check_secret(text: str) -> None:
+    """Raise ValueError for a secret that could be guessed; empty is none."""
+    if text and len(text) < SHORTEST_SECRET:
+        raise ValueError(f"shorter than {SHORTEST_SECRET} characters")
 
 
 def setting(default: Any, about: str, *, bounds: Bounds = FREE, secret: bool = False) -> Any:
@@ -40,7 +56,39 @@ class HostSettings:
     )
     cleanup_check_interval_seconds: float = setting(10.0, "Seconds between health checks.", bounds=SECONDS)
     kill_grace_seconds: float = setting(10.0, "Seconds between SIGTERM and SIGKILL.", bounds=Bounds(least=0, most=3600))
-    tasks_privileged: bool = setting(False, "Whether a task may ask for `privileged`.")
+    tasks_privileged: bool = setting(False, "Whether any task may ask for `privileged`; POLICY gives it to some only.")
+    policy: list[str] = setting(
+        [],
+        "Who may ask for what: `WHO privileged`, `WHO mount PATH`, `WHO image PATTERN`, `WHO registry NAME`; "
+        "WHO is a role or group:NAME.",
+        bounds=Bounds(length=500, count=1000, check=check_rule),
+    )
+    auth_enabled: bool = setting(False, "Whether people must log in; off only for one person on one machine.")
+    auth_disabled_on_network_i_understand: bool = setting(
+        False, "Let AUTH_ENABLED be off on an address that others can reach; whoever reaches the port is then admin."
+    )
+    admin_secret: str = setting(
+        "",
+        "Who sends it in the header X-Admin-Token is admin; empty: nobody.",
+        bounds=Bounds(check=check_secret),
+        secret=True,
+    )
+    admin_register_secret: str = setting(
+        "",
+        "The first to register with it becomes admin; empty: a file with such a secret is made.",
+        bounds=Bounds(check=check_secret),
+        secret=True,
+    )
+    allowed_hosts: list[str] = setting(
+        [], "Names by which browsers may come to this host, besides the machine's own and HOST_REACHABLE_ADDRESS."
+    )
+    session_expire_hours: int = setting(720, "Hours a browser session is good for.", bounds=HOURS)
+    token_expire_days: int = setting(90, "Days an API token is good for, if nothing else is said.", bounds=DAYS)
+    invitation_expire_hours: int = setting(72, "Hours an invitation is good for.", bounds=HOURS)
+    approval_expire_hours: int = setting(
+        168, "A task that nobody approved for so many hours is rejected.", bounds=HOURS
+    )
+    audit_retention_days: int = setting(365, "Days the trail of who did what is kept.", bounds=DAYS)
     log_level: str = setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
     )

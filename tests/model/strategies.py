@@ -8,6 +8,7 @@ from typing import Any, Union, get_args, get_origin
 from hypothesis import strategies as st
 
 from kohakuriver.model import host_api, runner_api
+from kohakuriver.model.access import PERSONS
 from kohakuriver.model.codec import MAX_SNOWFLAKE, JsonObject, Snowflake, hints_of, strip_optional
 from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
 from kohakuriver.model.route import ByteStream, PlainText, Route
@@ -18,6 +19,8 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "additional_mounts": st.lists(st.sampled_from(MOUNTS), max_size=3),
     "targets": st.lists(st.sampled_from(TARGETS), max_size=3),
     "env_vars": st.dictionaries(st.from_regex(r"[A-Z_][a-z0-9_.-]{0,8}", fullmatch=True), st.just("v é"), max_size=3),
+    "role": st.sampled_from(PERSONS),
+    "since": st.none() | st.sampled_from(("2030-01-31T12:00:00Z", "2024-02-29T00:00:00.5+09:00")),
     "url": st.sampled_from(("http://127.0.0.1:8001", "https://n1.lan:1", "http://[::1]:80")),
 }
 TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

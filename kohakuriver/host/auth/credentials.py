@@ -53,3 +53,8 @@ def digest_of(text: str) -> bytes:
 def matches(text: str, digest: bytes | None) -> bool:
     """Whether a secret has this digest, in a time that tells nothing; never when there is no digest."""
     return hmac.compare_digest(digest_of(text), digest or NO_DIGEST) and digest is not None
+
+
+def csrf_of(digest: bytes) -> str:
+    """What our own page sends with everything that a browser session changes; it follows from the session's digest."""
+    return hashlib.sha3_256(b"csrf\0" + digest).hexdigest()

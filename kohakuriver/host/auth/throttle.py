@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kohakuriver.model.errors import TooMany
 
 MOST_KEYS = 10_000
+AT_HOME_SECONDS = 30 * 86400.0
 
 
 @dataclass(slots=True)
@@ -60,3 +61,42 @@ def network_of(address: str) -> str:
             return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((found, 64), strict=False))
     return address
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What wrong secrets cost: the address they come from, and the account they are for.
+
+    An address from which somebody logged in lately has an allowance of its own for that account, so that strangers who
+    guess at his password do not lock him out.
+    """
+
+    now: Callable[[], float]
+    by_address: Throttle
+    by_user: Throttle
+    _at_home: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def begin(self, address: str, user: str = "") -> list[tuple[Throttle, str]]:
+        """Count an attempt as failed until it `went_well`; raises TooMany. Gives what to give back."""
+        network = network_of(address)
+        self.by_address.take(network)
+        taken = [(self.by_address, network)]
+        if user:
+            key = f"{user} {network}" if self._at_home.get((user, network), 0.0) > self.now() else user
+            self.by_user.take(key)
+            taken.append((self.by_user, key))
+        return taken
+
+    def went_well(self, taken: list[tuple[Throttle, str]], address: str, user: str = "") -> None:
+        """The secret was right."""
+        for throttle, key in taken:
+            throttle.give_back(key)
+        if user:
+            if len(self._at_home) >= MOST_KEYS:
+                self._at_home = {}
+            self._at_home[user, network_of(address)] = self.now() + AT_HOME_SECONDS
+
+
+def attempts(now: Callable[[], float]) -> Attempts:
+    """The allowances of a host."""
+    return Attempts(now, Throttle(now, burst=20, interval_seconds=6.0), Throttle(now, burst=10, interval_seconds=30.0))

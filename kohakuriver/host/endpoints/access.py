@@ -1,35 +1,159 @@
 """Who a request is from, and whether the thing it touches is theirs."""
 
+import ipaddress
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+from kohakuriver.host.auth import credentials
+from kohakuriver.host.auth.bootstrap import MASTER
+from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import tasks
+from kohakuriver.host.store.audit import REFUSED, Deed
 from kohakuriver.model.access import Caller, Ownership, Role
-from kohakuriver.model.errors import NotAllowed, NotFound
-from kohakuriver.wire.serve import Identified, Identify, Incoming
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound, NotLoggedIn, RiverError
+from kohakuriver.model.route import Route
+from kohakuriver.model.settings import HostSettings
+from kohakuriver.wire.browser import Ambient, KnowsName
+from kohakuriver.wire.serve import Edge, Identified, Identify, Incoming
 from kohakuriver.wire.sign import REQUEST_HEADER, Verifier
 
-LOCAL = Caller("local", Role.ADMIN)  # whoever reaches the port, while there are no accounts
+LOCAL = "local"  # whoever reaches the port, while accounts are off; no account can have this name
+MASTER_HEADER = "X-Admin-Token"
+LOG_IN = "log in first: kohakuriver auth login"
+LOG_IN_AGAIN = "this login is not good any more; log in again: kohakuriver auth login"
+MOST_OWNERS = 10_000
 
 
-def identifier(verifier: Verifier) -> Identify:
-    """A signed request comes from the runner it names; any other from a person."""
+def edge_of(host: Host, verifier: Verifier) -> Edge[Host]:
+    """The edge of a host."""
+
+    def note_refusal(route: Route[Any, Any], caller: Caller, error: RiverError) -> None:
+        if isinstance(error, NotAllowed) and caller.role is not Role.ANONY:
+            host.auth.notes.add(caller, Deed(route.name, "", str(error), REFUSED))
+
+    return Edge(
+        host,
+        identifier(verifier, host.auth),
+        Guard().check,
+        knows_name=known_names(host.settings),
+        watch=host.auth.accounts.watch,
+        refused=note_refusal,
+    )
+
+
+def identifier(verifier: Verifier, auth: Auth) -> Identify:
+    """A signed request comes from the runner it names; any other from the person behind its secret."""
 
     def identify(incoming: Incoming) -> Identified:
         header = incoming.headers.get(REQUEST_HEADER)
-        if header is None:
-            return Identified(LOCAL)
-        signed = verifier.verify(header, incoming.signing)
-        return Identified(Caller(signed.name, Role.NODE), signed)
+        if header is not None:
+            signed = verifier.verify(header, incoming.signing)
+            return Identified(Caller(signed.name, Role.NODE, address=incoming.remote), signed)
+        if not auth.enabled:
+            return Identified(Caller(LOCAL, Role.ADMIN, address=incoming.remote), ambient=Ambient())
+        return _person(auth, incoming)
 
     return identify
 
 
-async def guard(host: Host, caller: Caller, owns: Ownership, asked: Any) -> None:
-    """Raises when the thing is somebody else's; the role was checked before."""
-    if owns is Ownership.NODE and asked.hostname != caller.name:
-        raise NotAllowed(f"hostname: you are {caller.name}, not {asked.hostname}")
-    if owns is Ownership.TASK_CONTROL and caller.role < Role.OPERATOR:
-        task = await host.db.read(lambda tx: tasks.get(tx, asked.task_id))
-        if task.owner != caller.name:
-            raise NotFound(f"there is no task {asked.task_id}")
+def _person(auth: Auth, incoming: Incoming) -> Identified:
+    nobody = Caller("", Role.ANONY, address=incoming.remote)
+    given = incoming.headers.get("Authorization")
+    if given is not None:
+        caller = auth.accounts.by_token(given.removeprefix("Bearer ").strip(), incoming.remote)
+        return Identified(caller or nobody, hint=LOG_IN_AGAIN)
+    if MASTER_HEADER in incoming.headers:
+        return Identified(_master(auth, incoming))
+    if not incoming.session:
+        return Identified(nobody, hint=LOG_IN)
+    caller = auth.accounts.by_session(incoming.session, incoming.remote)
+    session = auth.accounts.session_of(caller) if caller else None
+    if caller is None or session is None:
+        return Identified(nobody, hint=LOG_IN_AGAIN)
+    return Identified(caller, ambient=Ambient(credentials.csrf_of(session.digest)))
+
+
+def _master(auth: Auth, incoming: Incoming) -> Caller:
+    """Whoever has ADMIN_SECRET; raises NotLoggedIn, or TooMany after too many wrong ones."""
+    taken = auth.attempts.begin(incoming.remote)
+    if not auth.bootstrap.is_master(incoming.headers[MASTER_HEADER]):
+        nobody = Caller("", Role.ANONY, address=incoming.remote)
+        auth.notes.add(nobody, Deed("auth.master", "", f"wrong {MASTER_HEADER}", REFUSED))
+        raise NotLoggedIn(f"the secret in {MASTER_HEADER} is wrong")
+    auth.attempts.went_well(taken, incoming.remote)
+    return Caller(MASTER, Role.ADMIN, address=incoming.remote)
+
+
+@dataclass(slots=True)
+class Guard:
+    """Whose a thing is; the owner of a task never changes, so what was found once is kept."""
+
+    owners: dict[Snowflake, str] = field(default_factory=dict)
+
+    async def check(self, host: Host, caller: Caller, owns: Ownership, asked: Any) -> None:
+        """Raises when the thing is somebody else's; the role was checked before."""
+        if owns is Ownership.NODE:
+            if asked.hostname != caller.name:
+                raise NotAllowed(f"hostname: you are {caller.name}, not {asked.hostname}")
+        elif owns is Ownership.TASK_READ:
+            if not caller.sees_all:
+                await self._must_own(host, caller, asked.task_id)
+        elif owns is Ownership.TASK_CONTROL:
+            if caller.role < Role.OPERATOR:
+                await self._must_own(host, caller, asked.task_id)
+        elif owns is Ownership.TOKEN:
+            _must_have(host.auth.accounts.tokens.get, caller, asked.token_id, "token")
+        elif owns is Ownership.SESSION:
+            _must_have(host.auth.accounts.sessions.get, caller, asked.session_id, "session")
+        else:
+            raise NotAllowed(f"nobody can own this here ({owns})")
+
+    async def _must_own(self, host: Host, caller: Caller, task_id: Snowflake) -> None:
+        """Raises NotFound, in the same words and by the same way for what is another's and for what is not there."""
+        if self.owners.get(task_id) == caller.name:
+            return
+        owner = await host.db.read(lambda tx: tasks.owner_of(tx, task_id))
+        if owner != caller.name:
+            raise NotFound(f"there is no task {task_id}")
+        if len(self.owners) >= MOST_OWNERS:
+            self.owners.clear()
+        self.owners[task_id] = owner
+
+
+def _must_have(find: Callable[[int], Any], caller: Caller, number: int, what: str) -> None:
+    row = find(number)
+    if row is None or (row.user_id != caller.user_id and caller.role is not Role.ADMIN):
+        raise NotFound(f"there is no {what} {number}")
+
+
+def known_names(settings: HostSettings) -> KnowsName:
+    """Which names in a Host header mean this host."""
+    machine = platform.node().lower()
+    known = {"localhost", machine, machine.partition(".")[0], settings.host_reachable_address.lower(), ""}
+    known |= {name.lower() for name in settings.allowed_hosts}
+
+    def knows(name: str) -> bool:
+        return name in known or name.endswith(".localhost")
+
+    return knows
+
+
+def refuse_open_door(settings: HostSettings) -> None:
+    """Raises BadRequest when everybody in the network would be admin and nobody has said that he knows."""
+    if settings.auth_enabled or settings.auth_disabled_on_network_i_understand or _is_loopback(settings.host_bind_ip):
+        return
+    raise BadRequest(
+        f"AUTH_ENABLED is off and HOST_BIND_IP is {settings.host_bind_ip or 'every address'}: everybody who reaches the "
+        "port would be admin. Turn it on, bind to 127.0.0.1, or set AUTH_DISABLED_ON_NETWORK_I_UNDERSTAND"
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -30,7 +30,7 @@ async def health(host: Host, caller: Caller, asked: Nothing) -> Health:
     return Health(
         version=__version__,
         cluster_id=host.cluster_id,
-        auth_enabled=False,
+        auth_enabled=host.auth.enabled,
         nodes_online=len(up),
         nodes_total=len(resources),
         cores_total=sum(node.cores for node in there),

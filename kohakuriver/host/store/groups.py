@@ -30,6 +30,11 @@ def get(tx: sqlite3.Connection, name: str) -> Group:
     return _group(tx, row)
 
 
+def names(tx: sqlite3.Connection) -> set[str]:
+    """The names of all groups."""
+    return {row[0] for row in tx.execute("SELECT name FROM user_groups")}
+
+
 def every(tx: sqlite3.Connection) -> list[Group]:
     """All groups by name, with their members."""
     return [_group(tx, row) for row in tx.execute(f"SELECT {COLUMNS} FROM user_groups ORDER BY name").fetchall()]

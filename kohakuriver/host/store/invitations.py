@@ -66,6 +66,11 @@ def delete(tx: sqlite3.Connection, invitation_id: int) -> None:
         raise NotFound(f"there is no invitation {invitation_id}")
 
 
+def delete_of(tx: sqlite3.Connection, created_by: str) -> None:
+    """Take back all that somebody gave."""
+    tx.execute("DELETE FROM invitations WHERE created_by = ?", (created_by,))
+
+
 def sweep(tx: sqlite3.Connection, now: float) -> None:
     """Forget those that cannot be used any more."""
     tx.execute("DELETE FROM invitations WHERE expires_at <= ? OR uses_left = 0", (now,))

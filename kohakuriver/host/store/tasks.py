@@ -111,6 +111,12 @@ def show(tx: sqlite3.Connection, task_id: Snowflake) -> Shown:
     return _shown(row)
 
 
+def owner_of(tx: sqlite3.Connection, task_id: Snowflake) -> str | None:
+    """Whose the task is; None when there is none."""
+    row = tx.execute("SELECT owner FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
 def page(tx: sqlite3.Connection, wanted: Mapping[str, Any], before: int | None, limit: int) -> list[Shown]:
     """The newest tasks whose columns equal `wanted` (None: any), older than `before`."""
     filters = {column: value for column, value in wanted.items() if value is not None}
