@@ -1,0 +1,132 @@
+"""One Docker daemon behind asyncio: acts through the SDK in bounded pools of threads, looks on the loop itself."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, unique
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from kohakuriver.model.errors import EngineFailed
+from kohakuriver.system.clock import Clock
+from kohakuriver.system.docker_errors import ApiRefused, unreachable
+from kohakuriver.system.docker_stream import get_json
+
+T = TypeVar("T")
+CLOSE_SECONDS = 10.0
+LOOKS_AT_ONCE = 16
+_FIRST_VERSION_THAT_KEEPS_LINE_ENDS = (1, 42)
+
+
+@unique  # equal values would make one pool of two
+class Pool(Enum):
+    """Which threads a call occupies: how many there are, and for how many seconds the daemon may keep silent.
+
+    A start lasts a quarter of a second, and several go on at once. One that was given up may still happen, so none is
+    given up while there is hope.
+    """
+
+    ACTS = (24, 600.0)
+    PULLS = (2, 600.0)
+    EVENTS = (1, 60.0)
+    FILES = (4, 0.0)
+
+
+class DockerClient:
+    """One daemon; `socket` is the path of its unix socket.
+
+    `answered_at` is the monotonic moment when the latest call began that the daemon answered.
+    """
+
+    def __init__(self, socket: str, clock: Clock) -> None:
+        self.socket = socket
+        self._clock = clock
+        self.loses_line_ends = True
+        self.answered_at = 0.0
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._pools: dict[Pool, ThreadPoolExecutor] = {}
+        self._apis: dict[Pool, Any] = {}
+
+    async def open(self) -> None:
+        """Connect and agree on the API version; raises EngineFailed when the daemon does not answer."""
+        if not self._pools:
+            self._pools = {pool: ThreadPoolExecutor(pool.value[0], f"docker-{pool.name.lower()}") for pool in Pool}
+        if not self._apis:
+            self._apis = await self.run(Pool.EVENTS, lambda: _connect(self.socket))
+            version = tuple(int(part) for part in self._apis[Pool.EVENTS].api_version.split("."))
+            self.loses_line_ends = version < _FIRST_VERSION_THAT_KEEPS_LINE_ENDS
+
+    async def close(self) -> None:
+        """Let the calls under way end, with limited patience, and let go."""
+        pools, self._pools = list(self._pools.values()), {}
+        apis, self._apis = list(self._apis.values()), {}
+        ending = [asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True) for pool in pools]
+        try:
+            await asyncio.wait_for(asyncio.gather(*ending), CLOSE_SECONDS)
+        except TimeoutError:
+            pass  # a daemon that hangs must not hold up our end
+        for api in apis:
+            api.close()
+
+    async def run(self, pool: Pool, work: Callable[[], T]) -> T:
+        """The result of a plain function, done by a thread of that pool; its own errors come out."""
+        if pool not in self._pools:
+            raise EngineFailed("the engine is closed", retry_elsewhere=True)
+        return await asyncio.get_running_loop().run_in_executor(self._pools[pool], work)
+
+    async def look(self, target: str, **query: str) -> Any:
+        """What a GET of the Engine API answers, decoded; raises ApiRefused, and EngineFailed without an answer.
+
+        On the loop, because it takes a third of the time that it takes in a thread.
+        """
+        begun_at = self._clock.monotonic()
+        async with self._looks:
+            answer = await get_json(self.socket, f"{target}?{urlencode(query)}" if query else target)
+        self.answered_at = max(self.answered_at, begun_at)
+        return answer
+
+    async def call(self, pool: Pool, work: Callable[[Any], T]) -> T:
+        """The result of a call of the SDK's `APIClient`; raises ApiRefused, and EngineFailed without an answer."""
+        api, begun_at = self._apis.get(pool), self._clock.monotonic()
+        result = await self.run(pool, lambda: _translated(self.socket, lambda: work(api)))
+        self.answered_at = max(self.answered_at, begun_at)
+        return result
+
+
+def _connect(socket: str) -> dict[Pool, Any]:
+    """An SDK client for each pool; work for a thread, because importing the SDK takes 0.2 s."""
+    import docker
+    from docker.transport import UnixHTTPAdapter
+
+    class OnePool(UnixHTTPAdapter):  # type: ignore[misc]
+        """The SDK keeps connections per address, and so opens a new one for each container."""
+
+        def get_connection(self, url: str, proxies: Any = None) -> Any:
+            return super().get_connection("http+docker://localhost", proxies)
+
+    def connect(pool: Pool, version: str) -> Any:
+        threads, timeout_seconds = pool.value
+        api = docker.APIClient(f"unix://{socket}", version=version, timeout=timeout_seconds)
+        api.get_adapter("http+docker://").close()
+        api.mount("http+docker://", OnePool(f"http+unix://{socket}", timeout_seconds, max_pool_size=threads))
+        api.trust_env = False  # proxies have no say on a unix socket, and asking for them takes as long as the call
+        return api
+
+    def connect_all() -> dict[Pool, Any]:
+        first = connect(Pool.EVENTS, "auto")
+        return {Pool.EVENTS: first, **{pool: connect(pool, first.api_version) for pool in (Pool.ACTS, Pool.PULLS)}}
+
+    return _translated(socket, connect_all)
+
+
+def _translated(socket: str, work: Callable[[], T]) -> T:
+    """Do the work; Docker's errors come out as ours."""
+    from docker.errors import APIError, DockerException
+    from requests import RequestException
+
+    try:
+        return work()
+    except APIError as error:
+        raise ApiRefused(error.status_code or 500, str(error.explanation or error)) from None
+    except (DockerException, RequestException, OSError) as error:
+        raise unreachable(socket, error) from None

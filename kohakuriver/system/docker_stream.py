@@ -1,0 +1,96 @@
+"""Plain HTTP with the Docker daemon on the event loop: for output and log, which flow for long, and for quick looks."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from kohakuriver.system.docker_errors import ApiRefused, unreachable
+
+# The reader holds at most twice this before it stops reading from the socket: that holds up the container in turn.
+READ_BYTES = 128 * 1024
+ANSWER_SECONDS = 60.0
+_UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class RawStream:
+    """An answer of the daemon: its headers (names in lower case), and its body up to the end of the connection."""
+
+    headers: Mapping[str, str]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end, which is also how a daemon's death looks."""
+        with suppress(ConnectionError):
+            return await self.reader.read(READ_BYTES)
+        return b""
+
+    async def close(self) -> None:
+        """Hang up."""
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def reading(stream: RawStream) -> AsyncIterator[RawStream]:
+    """Hang up in the end, however it ends."""
+    try:
+        yield stream
+    finally:
+        await stream.close()
+
+
+async def attach(socket: str, container_id: str) -> RawStream:
+    """Listen to a container's output from now on; it is connected when this returns. Raises as `ask` does."""
+    target = f"/containers/{container_id}/attach?stream=1&stdout=1&stderr=1"
+    return await ask(socket, f"POST {target} HTTP/1.1\r\nHost: docker\r\n{_UPGRADE}Content-Length: 0\r\n\r\n")
+
+
+async def get(socket: str, target: str, method: str = "GET") -> RawStream:
+    """Ask for a resource; the body comes without chunks because we speak HTTP/1.0. Raises as `ask` does."""
+    return await ask(socket, f"{method} {target} HTTP/1.0\r\n\r\n")
+
+
+async def get_json(socket: str, target: str) -> Any:
+    """Ask for a resource that is JSON; raises as `ask` does."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS), reading(await get(socket, target)) as answer:
+            return json.loads(await answer.reader.read())
+    except (OSError, ValueError) as error:
+        raise unreachable(socket, error) from None
+
+
+async def ask(socket: str, request: str) -> RawStream:
+    """Send a request on a connection of its own; raises ApiRefused, and EngineFailed when there is no answer."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await _ask(socket, request)
+    except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
+        raise unreachable(socket, error) from None
+
+
+async def _ask(socket: str, request: str) -> RawStream:
+    reader, writer = await asyncio.open_unix_connection(socket, limit=READ_BYTES // 2)
+    with ExitStack() as unless_well:
+        unless_well.callback(writer.close)
+        writer.write(request.encode("latin-1"))
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        status = int(first.split()[1])
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise ApiRefused(status, _explanation(await reader.read(READ_BYTES)))
+        unless_well.pop_all()
+    return RawStream(headers, reader, writer)
+
+
+def _explanation(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")
