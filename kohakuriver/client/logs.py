@@ -2,13 +2,15 @@
 
 import base64
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import Thread
-from typing import Any
+from typing import Any, TextIO
 
 from kohakuriver.client.command import Order
+from kohakuriver.client.output import json_text
 from kohakuriver.client.pace import Patience, Pauses
-from kohakuriver.client.session import Broken, Session
+from kohakuriver.client.session import Session
 from kohakuriver.client.waiting import has_ended
 from kohakuriver.model.errors import BadRequest, NodeUnreachable, NotFound, RiverError, Unavailable
 from kohakuriver.model.host_api import TASK_SHOW, TASK_STDERR, TASK_STDOUT, TaskId
@@ -49,7 +51,7 @@ class Reader:
         with self.session.stream(self.route, request) as stream:
             start = stream.header(OFFSET_HEADER)
             if request.lines is not None:
-                self.request = replace(request, lines=None, offset=int(start) if start else -1)
+                self.request = replace(request, lines=None, offset=int(start) if start and start.isdecimal() else -1)
             for data in stream.chunks():
                 known = self.request.offset >= 0
                 self.sink(Chunk(request.attempt, self.request.offset if known else None, data))
@@ -128,75 +130,75 @@ class Turn:
 
 def show_logs(order: Order) -> int:
     """Print one output, or with --both each to its own stream; returns 0."""
-    request = order.request(order.values())
-    if order.has("both") and order.has("stderr"):
-        raise BadRequest("--stderr: give it or --both, not both")
-    routes = [TASK_STDERR if order.has("stderr") else TASK_STDOUT]
+    request: ReadOutput = order.request(order.values())
     if order.has("both"):
-        routes = [TASK_STDOUT, TASK_STDERR]
-    readers = [_reader(order, route, request, index) for index, route in enumerate(routes)]
+        return _show_both(order, request)
+    route = TASK_STDERR if order.has("stderr") else TASK_STDOUT
+    reader = Reader(order, order.session, route, request, _sink(order, route, order.screen.out))
     if request.follow:
-        _follow_all(readers)
-    else:
-        for reader in readers:
-            _hint_when_empty(order, reader, reader.read())
+        reader.follow()
+    elif not reader.read():
+        _hint_where_there_is_some(order, request)
     return 0
 
 
-def _reader(order: Order, route: Route[ReadOutput, ByteStream], request: ReadOutput, index: int) -> Reader:
-    session = order.session if not index else order.session.another()
+def _show_both(order: Order, request: ReadOutput) -> int:
+    if order.has("stderr"):
+        raise BadRequest("--stderr: give it or --both, not both")
+    with closing(order.session.another()) as second:
+        out = Reader(order, order.session, TASK_STDOUT, request, _sink(order, TASK_STDOUT, order.screen.out))
+        err_stream = order.screen.out if order.as_json else order.notes.err
+        err = Reader(order, second, TASK_STDERR, request, _sink(order, TASK_STDERR, err_stream))
+        if request.follow:
+            _follow_together(out, err)
+        else:
+            out.read()
+            err.read()
+    return 0
+
+
+def _follow_together(first: Reader, second: Reader) -> None:
+    """Follow both at once; an error of either is raised when the first is done."""
+    failed: list[Exception] = []
+
+    def follow() -> None:
+        try:
+            second.follow()
+        except (RiverError, OSError) as error:
+            failed.append(error)
+
+    other = Thread(target=follow, daemon=True)
+    other.start()
+    first.follow()
+    other.join()
+    for error in failed:
+        raise error
+
+
+def _sink(order: Order, route: Route[ReadOutput, ByteStream], out: TextIO) -> Sink:
+    """Where the bytes go: as they are, or one JSON document a piece."""
     name = route.name.rpartition(".")[2]
-    as_error = index > 0  # with --both, what was written to stderr goes there again
-    return Reader(order, session, route, request, _json_sink(order, name) if order.as_json else _raw(order, as_error))
-
-
-def _raw(order: Order, as_error: bool) -> Sink:
-    out = (order.notes.err if as_error else order.screen.out).buffer
 
     def write(chunk: Chunk) -> None:
-        out.write(chunk.data)
+        out.buffer.write(_document(name, chunk) if order.as_json else chunk.data)
         out.flush()
 
     return write
 
 
-def _json_sink(order: Order, name: str) -> Sink:
-    """One document a chunk; bytes that are not UTF-8 text travel as base64."""
-
-    def write(chunk: Chunk) -> None:
-        told: dict[str, Any] = {"stream": name, "attempt": chunk.attempt, "offset": chunk.offset}
-        try:
-            told["text"] = chunk.data.decode()
-        except UnicodeDecodeError:
-            told["base64"] = base64.b64encode(chunk.data).decode()
-        order.screen.json_line(told)
-
-    return write
+def _document(name: str, chunk: Chunk) -> bytes:
+    """A line of JSON; bytes that are not UTF-8 text travel as base64."""
+    told: dict[str, Any] = {"stream": name, "attempt": chunk.attempt, "offset": chunk.offset}
+    try:
+        told["text"] = chunk.data.decode()
+    except UnicodeDecodeError:
+        told["base64"] = base64.b64encode(chunk.data).decode()
+    return f"{json_text(told)}\n".encode()
 
 
-def _follow_all(readers: list[Reader]) -> None:
-    """Follow all at once; the first error of any is raised when the first reader is done."""
-    failed: list[RiverError] = []
-
-    def follow(reader: Reader) -> None:
-        try:
-            reader.follow()
-        except (RiverError, BrokenPipeError) as error:
-            failed.append(error if isinstance(error, RiverError) else Broken("standard error was closed"))
-
-    others = [Thread(target=follow, args=[reader], daemon=True) for reader in readers[1:]]
-    for other in others:
-        other.start()
-    readers[0].follow()
-    for other in others:
-        other.join()
-    for error in failed:
-        raise error
-
-
-def _hint_when_empty(order: Order, reader: Reader, taken: int) -> None:
-    if taken or not order.notes.for_a_person or order.has("both"):
-        return
-    task = order.session.call(TASK_SHOW, TaskId(task_id=reader.request.task_id))
-    other = "" if order.has("stderr") else " (add --stderr for what it wrote there)" if task.stderr_bytes else ""
-    order.notes.hint(f"nothing there; the task is {task.status}{other}")
+def _hint_where_there_is_some(order: Order, request: ReadOutput) -> None:
+    if order.notes.for_a_person:
+        task = order.session.call(TASK_SHOW, TaskId(task_id=request.task_id))
+        elsewhere = task.stderr_bytes and not order.has("stderr")
+        other = " (add --stderr for what it wrote there)" if elsewhere else ""
+        order.notes.hint(f"nothing there; the task is {task.status}{other}")

@@ -12,7 +12,9 @@ SPARK_COLUMNS = 20
 
 
 def status_word(node: Node) -> str:
-    return f"{node.status} (draining)" if node.draining else str(node.status)
+    if node.draining:
+        return "draining" if node.status is NodeStatus.ONLINE else f"{node.status} (draining)"
+    return str(node.status)
 
 
 def style_of(node: Node) -> Style:
@@ -37,7 +39,7 @@ def note(node: Node) -> str:
 def node_table(screen: Screen, now: float) -> Table[Node]:
     columns: list[Column[Node]] = [
         Column("NODE", lambda n: n.hostname),
-        Column("STATUS", status_word, style=style_of, least=7),
+        Column("STATUS", status_word, style=style_of),
         Column("CORES", lambda n: of(n.cores_free, n.cores), right=True, leaves=2),
         Column("GPUS", lambda n: of(len(n.gpus_free), len(n.gpus)), right=True, leaves=3),
         Column(

@@ -60,7 +60,7 @@ def what(task: Task) -> str:
 def task_table(screen: Screen, now: float) -> Table[Task]:
     columns: list[Column[Task]] = [
         Column("TASK", lambda t: str(t.task_id)),
-        Column("STATUS", status_word, style=style_of, least=7),
+        Column("STATUS", status_word, style=style_of, least=10),
         Column("NODE", lambda t: t.assigned_node or "-", least=5, leaves=3),
         Column("OWNER", lambda t: t.owner, least=5, leaves=9),
         Column("CORES", lambda t: str(t.required_cores), right=True, leaves=6),
@@ -136,9 +136,13 @@ def _node(task: Task) -> str:
 
 def _wants(task: Task) -> str:
     wanted = task.required_gpus
-    gpus = f"GPUs {asked_gpus(task)}" if isinstance(wanted, list) else f"{wanted} GPUs" if wanted else ""
+    gpus = f"GPUs {asked_gpus(task)}" if isinstance(wanted, list) else counted(wanted, "GPU") if wanted else ""
     memory = f"{show_bytes(task.required_memory_bytes)} of memory" if task.required_memory_bytes else ""
-    return ", ".join(filter(None, [f"{task.required_cores} cores", memory, gpus]))
+    return ", ".join(filter(None, [counted(task.required_cores, "core"), memory, gpus]))
+
+
+def counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _limits(task: Task) -> str:

@@ -83,9 +83,8 @@ def test_every_command_of_a_noun_is_offered(shell: str, program: Path, noun: obj
     assert "submit" not in offered(shell, program, "kohakuriver", "node", "")
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"], indirect=True)  # fish looks for words in its own way
 def test_words_are_found_behind_options(shell: str, program: Path) -> None:
-    if shell == "fish":
-        pytest.skip("fish asks its own questions about the words before")
     found = offered(shell, program, "kohakuriver", "--host", "task", "--json", "node", "")
     assert "drain" in found and "submit" not in found
 

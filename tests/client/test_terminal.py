@@ -79,6 +79,16 @@ def test_who_waits_is_told_what_happens(host: MadeUpHost) -> None:
         ]
 
 
+def test_who_stops_waiting_is_told_that_the_task_goes_on(host: MadeUpHost) -> None:
+    host.answer(api.TASK_SHOW, task(**RUNNING))
+    with on_terminal("task", "submit", "--wait", "--", "sleep", "1d") as terminal:
+        terminal.read_until(lambda seen: b"running" in seen)
+        terminal.process.send_signal(signal.SIGINT)
+        code, painted = terminal.ended()
+    assert code == 130
+    assert lines_of(painted)[-1].endswith(f"it goes on; to end it: kohakuriver task kill {FIRST}")
+
+
 def test_an_empty_output_says_where_there_is_some(host: MadeUpHost) -> None:
     host.outputs["stdout", 1] = b""
     host.answer(api.TASK_SHOW, task(stderr_bytes=10))

@@ -11,6 +11,7 @@ from kohakuriver.client.task_view import history_lines, status_word, task_detail
 from kohakuriver.client.waiting import first_failure, has_ended, wait_for
 from kohakuriver.client.watching import INTERVAL, Picture, watch
 from kohakuriver.model import host_api as api
+from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.fields import bounds_of
 from kohakuriver.model.task import HistoryEntry, Task, TaskSpec
@@ -38,7 +39,7 @@ def submit(order: Order) -> int:
     order.answer(plain, lambda: order.screen.lines(map(str, submitted.task_ids)))
     order.screen.out.flush()
     if order.has("wait"):
-        return first_failure(wait_for(order, submitted.task_ids)[0])
+        return first_failure(_waited_for(order, submitted.task_ids)[0])
     order.notes.hint(f"queued; see its output with: kohakuriver task logs -f {submitted.task_ids[0]}")
     return 0
 
@@ -104,10 +105,18 @@ def pages(order: Order, request: Any) -> Iterator[list[Any]]:
 def wait(order: Order) -> int:
     """Return when all have ended, with the exit code of the first that did not end well."""
     requests = [order.request({"task_id": word}) for word in order.values()["task_id"]]
-    tasks, plain = wait_for(order, list(dict.fromkeys(request.task_id for request in requests)))
+    tasks, plain = _waited_for(order, list(dict.fromkeys(request.task_id for request in requests)))
     if order.as_json:
         order.screen.json(plain if len(plain) > 1 else plain[0])
     return first_failure(tasks)
+
+
+def _waited_for(order: Order, task_ids: Sequence[Snowflake]) -> tuple[list[Task], list[Any]]:
+    try:
+        return wait_for(order, task_ids)
+    except KeyboardInterrupt:
+        order.notes.hint(f"nobody waits any more, but it goes on; to end it: kohakuriver task kill {task_ids[0]}")
+        raise
 
 
 def watch_tasks(order: Order) -> int:
