@@ -245,6 +245,8 @@ class FakeEngine:
         if spec.key in self.node.workloads:
             return
         for other in [each for each in self._mine() if each.spec.name == spec.name]:
+            if other.spec.key > spec.key:
+                raise Conflict(f"workload {spec.key.task_id} has a newer attempt already")
             self._remove(other.spec.key)
         self.node.workloads[spec.key] = FakeWorkload(spec, self.node, self.owner)
 

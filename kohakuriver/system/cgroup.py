@@ -35,7 +35,7 @@ class Group(Protocol):
         """Move the calling process into it; raises OSError."""
 
     def leave(self) -> None:
-        """Move the calling process back to where it came from; raises OSError."""
+        """Move the calling process, which did not count, back to where it came from; raises OSError."""
 
     def pids(self) -> list[int]:
         """The living processes in it."""
@@ -111,7 +111,7 @@ class GroupV1:
     """One workload's directories, by controller; `homes` are those that the runner itself is in."""
 
     def __init__(self, places: Mapping[str, str], homes: Mapping[str, str]) -> None:
-        self._places, self._homes = places, homes
+        self._places, self._homes, self._pids = places, homes, 0
         self._freezer = f"{places['freezer']}/freezer.state"
 
     def make(self, limits: Limits) -> None:
@@ -128,7 +128,8 @@ class GroupV1:
             if os.path.exists(f"{place}/memory.memsw.limit_in_bytes"):
                 _write(f"{place}/memory.memsw.limit_in_bytes", str(limits.memory_bytes))
         elif controller == "pids":
-            _write(f"{place}/pids.max", str(limits.pids))
+            self._pids = limits.pids
+            _write(f"{place}/pids.max", str(limits.pids + 1))
         elif controller == "cpu":
             _write(f"{place}/cpu.cfs_period_us", str(_PERIOD_MICROSECONDS))
             _write(f"{place}/cpu.cfs_quota_us", str(limits.cpus * _PERIOD_MICROSECONDS))
@@ -140,6 +141,8 @@ class GroupV1:
     def leave(self) -> None:
         for place in self._made():
             _write(f"{self._homes[place]}/cgroup.procs", "0")
+        if self._pids > 0:
+            _write(f"{self._places['pids']}/pids.max", str(self._pids))
 
     def _made(self) -> list[str]:
         return [name for name, place in self._places.items() if os.path.exists(place)]
@@ -203,7 +206,7 @@ class GroupV2:
     """One workload's directory; `home` is the one that the runner itself is in."""
 
     def __init__(self, place: str, home: str) -> None:
-        self._place, self._home = place, home
+        self._place, self._home, self._pids = place, home, 0
 
     def make(self, limits: Limits) -> None:
         with contextlib.suppress(FileExistsError):
@@ -212,7 +215,8 @@ class GroupV2:
             self._limit("memory.max", str(limits.memory_bytes))
             self._limit("memory.swap.max", "0")
         if limits.pids > 0:
-            self._limit("pids.max", str(limits.pids))
+            self._pids = limits.pids
+            self._limit("pids.max", str(limits.pids + 1))
         if limits.cpus > 0:
             self._limit("cpu.max", f"{limits.cpus * _PERIOD_MICROSECONDS} {_PERIOD_MICROSECONDS}")
 
@@ -225,6 +229,8 @@ class GroupV2:
 
     def leave(self) -> None:
         _write(f"{self._home}/cgroup.procs", "0")
+        if self._pids > 0:
+            self._limit("pids.max", str(self._pids))
 
     def pids(self) -> list[int]:
         return _numbers(f"{self._place}/cgroup.procs")
@@ -324,5 +330,7 @@ def _remove(place: str) -> bool:
 
 def _remove_empty(places: Iterable[str]) -> None:
     for place in places:
+        for name in next(os.walk(place), ("", [], []))[1]:
+            _remove(f"{place}/{name}")
         if _remove(place):
             _remove(os.path.dirname(place))

@@ -111,9 +111,11 @@ class Keeper:
         key = (plan["task_id"], plan["attempt"])
         if key in self._workloads:
             return answer(None)
-        older = [each for each in self._workloads.values() if each.plan["name"] == plan["name"]]
-        if older:
-            return self._begin_removal(older[0], lambda: self._create(request, answer))
+        for other in self._workloads.values():
+            if other.plan["name"] == plan["name"]:
+                if other.key > key:
+                    raise Conflict(f"workload {key[0]} has a newer attempt already")
+                return self._begin_removal(other, lambda: self._create(request, answer))
         try:
             self._workloads[key] = process_workload.create(self._root, plan, self._cgroups)
         except OSError as error:

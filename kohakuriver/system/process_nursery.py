@@ -67,7 +67,7 @@ class Nursery:
 
     def start(self, workload: Workload, answer: Starter) -> None:
         """Start it unless it has been, and answer None or why it cannot be."""
-        if "started_at" in workload.story:
+        if "started_at" in workload.story or workload.ended:
             return answer(None)
         self._starters.setdefault(workload.key, []).append(answer)
         if not workload.supervised:

@@ -117,14 +117,20 @@ class Supervision:
         except OSError as error:
             raise not_started("the control group of the workload cannot be made", error) from None
         started_at = time.time()
-        # From this line on it may have run, whatever happens to us.
-        boot = process_calls.boot_id()
-        process_journal.tell(self._journal, {"boot": boot, "supervisor": supervisor, "begun_at": started_at})
+        self._begin(supervisor, started_at)
         self._main = self._spawn(program)
         line: Story = {"main": process_calls.identity(self._main), "started_at": started_at}
         with contextlib.suppress(OSError):  # on a full disk it is known less exactly
             process_journal.tell(self._journal, line)
         self._tell_keeper(line)
+
+    def _begin(self, supervisor: list[int], started_at: float) -> None:
+        """Write down that from now on it may have run, whatever happens to us."""
+        line: Story = {"boot": process_calls.boot_id(), "supervisor": supervisor, "begun_at": started_at}
+        try:
+            process_journal.tell(self._journal, line)
+        except OSError as error:
+            raise not_started("the start of the workload cannot be written down", error) from None
 
     def _open_logs(self) -> None:
         directory, limit = self._plan["log_directory"], self._plan["log_limit_bytes"]

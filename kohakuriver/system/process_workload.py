@@ -70,6 +70,8 @@ class Workload:
         try:
             self.story = process_journal.read(self._journal)
             self.claimed = True
+            if "main" in self.story or self.ended:
+                self.story.setdefault("started_at", self.story.get("begun_at", 0.0))
         except FileNotFoundError:
             self.claimed = False
         self._frozen = not self.ended and "main" in self.story and self.group.is_frozen()

@@ -13,12 +13,20 @@ from typing import Any
 
 import pytest
 
-from kohakuriver.model.errors import EngineFailed
+from kohakuriver.model.errors import Conflict, EngineFailed
 from kohakuriver.system.engine import ContainerSpec, Engine, Exit, Mount, Phase
 from kohakuriver.system.process_engine import ProcessEngine
 from kohakuriver.system.process_keeper import scope_of
 from tests.system.engine_rig import CLUSTER, NODE, Rig, exited, launch, ran, stderr, stdout, with_engine
-from tests.system.process_rig import CAN_LIMIT, keeper_of, leaves_nothing_behind, process_rig, processes_of, state_of
+from tests.system.process_rig import (
+    CAN_LIMIT,
+    keeper_of,
+    leaves_nothing_behind,
+    process_rig,
+    processes_of,
+    state_of,
+    supervisor_of,
+)
 
 needs_control_groups = pytest.mark.skipif(not CAN_LIMIT, reason="only root may make control groups")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
@@ -194,9 +202,21 @@ class TestLimits:
     @needs_control_groups
     @with_engine
     async def test_more_processes_than_allowed_cannot_be_made(self, rig: Rig, engine: Engine) -> None:
+        assert await ran(engine, rig.spec("true", task_id=2, pids_limit=1)) == Exit(0)
         spec = rig.shell("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; sleep 5", pids_limit=5)
         assert (await ran(engine, spec)).code != 0
         assert b"fork" in stderr(spec)
+
+    @needs_control_groups
+    @with_engine
+    async def test_a_bomb_of_processes_is_defused(self, rig: Rig, engine: Engine) -> None:
+        spec = rig.shell("b() { echo $$; b | b & }; b; sleep 1000", pids_limit=40, log_limit_bytes=10_000)
+        await launch(engine, spec)
+        await asyncio.sleep(0.5)
+        begun = time.monotonic()
+        await engine.remove(spec.key)
+        assert time.monotonic() - begun < 5
+        assert await engine.observe_all() == []
 
     @needs_control_groups
     @with_engine
@@ -319,6 +339,22 @@ class TestPrivacyAndOrder:
         os.kill(first, signal.SIGTERM)
         assert await exited(engine, spec.key) == Exit(3)
         assert keeper_of(rig.directory) not in (first, None)
+
+    @with_engine
+    async def test_an_older_attempt_does_not_take_the_place_of_a_newer(self, rig: Rig, engine: Engine) -> None:
+        newer = rig.spec("sleep", "30", attempt=2)
+        await launch(engine, newer)
+        with pytest.raises(Conflict):
+            await engine.create(rig.spec("sleep", "30", attempt=1))
+        assert (await engine.observe(newer.key)).phase is Phase.RUNNING
+
+    @with_engine
+    async def test_a_signal_sent_to_a_supervisor_by_mistake_does_nothing(self, rig: Rig, engine: Engine) -> None:
+        spec = rig.shell("sleep 0.4; exit 3")
+        await launch(engine, spec)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(supervisor_of(rig.directory, spec), number)
+        assert await exited(engine, spec.key) == Exit(3)
 
     @with_engine
     async def test_a_request_whose_asker_was_cancelled_does_no_harm(self, rig: Rig, engine: Engine) -> None:
