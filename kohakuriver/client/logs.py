@@ -15,11 +15,10 @@ from kohakuriver.client.waiting import has_ended
 from kohakuriver.model.errors import BadRequest, NodeUnreachable, NotFound, RiverError, Unavailable
 from kohakuriver.model.host_api import TASK_SHOW, TASK_STDERR, TASK_STDOUT, TaskId
 from kohakuriver.model.route import ByteStream, Route
-from kohakuriver.model.runner_api import ReadOutput
+from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
 from kohakuriver.model.task import Task
 
 # Where in the output the answer begins; without it a tail that broke cannot be taken up again.
-OFFSET_HEADER = "X-Kohakuriver-Offset"
 POLL_SECONDS = 0.2
 
 

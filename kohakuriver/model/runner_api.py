@@ -46,6 +46,9 @@ class Kill:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOutput:
     """Which bytes of a task's output: from `offset`, or the last `lines`; `follow` goes on until the task ends."""
+OFFSET_HEADER = "X-Kohakuriver-Offset"  # of an answer with output: where in the file its first byte stands
+
+
 
     task_id: Snowflake
     offset: int = declare("First byte to read.", default=0, bounds=Bounds(least=0))

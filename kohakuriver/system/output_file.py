@@ -14,10 +14,16 @@ def start_of(file: BinaryIO, offset: int, lines: int | None) -> int:
     return min(offset, size) if lines is None else _start_of_last_lines(file, size, lines)
 
 
-def read_chunks(path: Path, offset: int, lines: int | None) -> Iterator[bytes]:
-    """The bytes from there to the end of the file as it is now."""
-    with path.open("rb") as file:
-        file.seek(start_of(file, offset, lines))
+def read_from(path: Path, offset: int, lines: int | None) -> tuple[int, Iterator[bytes]]:
+    """The first byte's offset, and the bytes from there to the end of the file; raises FileNotFoundError."""
+    file = path.open("rb")
+    start = start_of(file, offset, lines)
+    file.seek(start)
+    return start, _chunks(file)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 

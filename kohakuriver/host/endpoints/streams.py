@@ -1,7 +1,8 @@
 """Output of tasks, as bytes: from the shared storage when it is there, else from the runner that has it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -11,14 +12,13 @@ from kohakuriver.host.store import tasks
 from kohakuriver.model import host_api, runner_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import NodeUnreachable, NotFound
-from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.lifecycle import ON_NODE, Status
 from kohakuriver.model.route import ByteStream, Route
-from kohakuriver.model.runner_api import ReadOutput
+from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
 from kohakuriver.model.task import Task
-from kohakuriver.system.output_file import read_chunks
+from kohakuriver.system.output_file import read_from
 from kohakuriver.wire.serve import Handler, Streamed, on_stream
 
-OFFSET_HEADER = "X-Kohakuriver-Offset"
 NOT_STARTED = (Status.PENDING_APPROVAL, Status.PENDING, Status.ASSIGNING)
 LOOK_AGAIN_SECONDS = 0.1
 OnRunner = Route[ReadOutput, ByteStream]
@@ -30,21 +30,18 @@ def read_output(name: str, route: OnRunner) -> Handler[Host, ReadOutput, Streame
     async def answer(host: Host, caller: Caller, asked: ReadOutput) -> Streamed:
         task = await _started(host, asked)
         attempt = asked.attempt or task.attempt
-        if attempt < 1 or task.status in (Status.PENDING, Status.PENDING_APPROVAL, Status.REJECTED):
-            return Streamed(_nothing(), {OFFSET_HEADER: "0"}) if asked.attempt is None else _missing(asked)
-        if attempt > task.attempt:
-            return _missing(asked)
-        shared = _shared_file(host, task, attempt, name)
-        ended = task.completed_at is not None or attempt < task.attempt
-        if shared is not None and (ended or not asked.follow) and await asyncio.to_thread(shared.is_file):
-            return Streamed(_chunks(shared, asked), {})
-        return await _from_runner(host, task, route, _for_attempt(asked, attempt))
+        if attempt == 0:
+            return Streamed(_nothing(), {OFFSET_HEADER: "0"})
+        node = await host.db.read(lambda tx: tasks.node_of_attempt(tx, task.task_id, attempt))
+        if node is None:
+            raise NotFound(f"task {task.task_id} has no attempt {attempt}")
+        may_grow = attempt == task.attempt and task.status in ON_NODE
+        shared = (
+            None if may_grow and asked.follow else await asyncio.to_thread(_open_shared, host, attempt, asked, name)
+        )
+        return shared or await _from_runner(host, node, route, replace(asked, attempt=attempt))
 
     return answer
-
-
-def _missing(asked: ReadOutput) -> Streamed:
-    raise NotFound(f"task {asked.task_id} has no attempt {asked.attempt}")
 
 
 async def _started(host: Host, asked: ReadOutput) -> Task:
@@ -56,16 +53,20 @@ async def _started(host: Host, asked: ReadOutput) -> Task:
         await host.clock.sleep(LOOK_AGAIN_SECONDS)
 
 
-def _for_attempt(asked: ReadOutput, attempt: int) -> ReadOutput:
-    return ReadOutput(
-        task_id=asked.task_id, offset=asked.offset, lines=asked.lines, follow=asked.follow, attempt=attempt
-    )
-
-
-def _shared_file(host: Host, task: Task, attempt: int, name: str) -> Path | None:
+def _open_shared(host: Host, attempt: int, asked: ReadOutput, name: str) -> Streamed | None:
     if not host.settings.shared_dir:
         return None
-    return Path(host.settings.shared_dir).expanduser() / "logs" / str(task.task_id) / str(attempt) / name
+    logs = Path(host.settings.shared_dir).expanduser() / "logs"
+    try:
+        start, chunks = read_from(logs / str(asked.task_id) / str(attempt) / name, asked.offset, asked.lines)
+    except FileNotFoundError:
+        return None
+    return Streamed(_in_threads(chunks), {OFFSET_HEADER: str(start)})
+
+
+async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk
 
 
 async def _nothing() -> AsyncIterator[bytes]:
@@ -73,17 +74,10 @@ async def _nothing() -> AsyncIterator[bytes]:
         yield b""
 
 
-async def _chunks(path: Path, asked: ReadOutput) -> AsyncIterator[bytes]:
-    chunks = read_chunks(path, asked.offset, asked.lines)
-    while chunk := await asyncio.to_thread(next, chunks, b""):
-        yield chunk
-
-
-async def _from_runner(host: Host, task: Task, route: OnRunner, asked: ReadOutput) -> Streamed:
-    node = host.registry.nodes.get(task.assigned_node or "")
+async def _from_runner(host: Host, hostname: str, route: OnRunner, asked: ReadOutput) -> Streamed:
+    node = host.registry.nodes.get(hostname)
     if node is None or not node.online:
-        where = f"node {task.assigned_node} is away" if task.assigned_node else "no node has it now"
-        raise NodeUnreachable(f"the output of task {task.task_id} cannot be read: {where}")
+        raise NodeUnreachable(f"the output of task {asked.task_id} is on node {hostname}, which is away")
     opened = host.scheduler.peers.at(node.row.url).stream(route, asked)
     answer = await opened.__aenter__()
 

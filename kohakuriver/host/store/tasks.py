@@ -134,6 +134,12 @@ def history(tx: sqlite3.Connection, task_id: Snowflake) -> list[str]:
 
 
 def counts(tx: sqlite3.Connection) -> dict[str, int]:
+def node_of_attempt(tx: sqlite3.Connection, task_id: Snowflake, attempt: int) -> str | None:
+    """The node that an attempt was placed on; None when there was no such attempt."""
+    entries = (codec.decode(HistoryEntry, codec.loads(text), strict=False) for text in history(tx, task_id))
+    return next((entry.node for entry in entries if entry.attempt == attempt and entry.node), None)
+
+
     """How many tasks stand in each status."""
     return dict(tx.execute("SELECT status, tasks FROM counts").fetchall())
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from kohakuriver.model import runner_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import NotFound
-from kohakuriver.model.runner_api import ReadOutput
+from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
 from kohakuriver.runner.outputs import Span
 from kohakuriver.runner.state import Runner
 from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME
 from kohakuriver.wire.serve import Handler, Streamed, on_stream
 
-OFFSET_HEADER = "X-Kohakuriver-Offset"
 POLL_SECONDS = 0.08
 ENDLESS = 2**63 - 1
 
