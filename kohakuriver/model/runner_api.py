@@ -8,7 +8,7 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import MEGABYTE, ByteStream, Route, table_of
-from kohakuriver.model.task import TaskSpec
+from kohakuriver.model.task import MAX_COMMAND_CHARACTERS, TaskSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,9 @@ class Execute:
     attempt: int = declare("Which try this is.", bounds=Bounds(least=1))
     owner: str
     spec: TaskSpec
+    secret_env: dict[str, str] = declare(
+        "Variables whose values nobody is told.", default={}, bounds=Bounds(length=MAX_COMMAND_CHARACTERS)
+    )
     gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     numa_node: int | None = None
 
@@ -43,12 +46,12 @@ class Kill:
     grace_seconds: float = declare("Time between the two.", default=10.0, bounds=Bounds(least=0, most=3600))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOutput:
-    """Which bytes of a task's output: from `offset`, or the last `lines`; `follow` goes on until the task ends."""
 OFFSET_HEADER = "X-Kohakuriver-Offset"  # of an answer with output: where in the file its first byte stands
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOutput:
+    """Which bytes of a task's output: from `offset`, or the last `lines`; `follow` goes on until the task ends."""
 
     task_id: Snowflake
     offset: int = declare("First byte to read.", default=0, bounds=Bounds(least=0))

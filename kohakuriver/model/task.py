@@ -24,10 +24,10 @@ class RetryOn(StrEnum):
     LOSS = "loss"
 
 
-def _check_environment(variables: dict[str, str]) -> None:
+def _check_environment(variables: dict[str, str], field: str = "env_vars") -> None:
     for name in variables:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
-            raise ValueError(f"env_vars: {name[:60]!r} cannot name a variable")
+            raise ValueError(f"{field}: {name[:60]!r} cannot name a variable")
 
 
 def _check_mount(text: str) -> None:
@@ -129,13 +129,27 @@ class SubmitTask(TaskSpec):
         default=None,
         bounds=Bounds(length=200, shortest=1, pattern=r"[\x21-\x7e]+"),
     )
+    secret_env: dict[str, str] = declare(
+        "Variables whose values only the task sees, K=V.",
+        default={},
+        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000),
+    )
+
+    def __post_init__(self) -> None:
+        TaskSpec.__post_init__(self)  # `super` does not work in a dataclass with slots
+        if sum(len(k) + len(v) for k, v in self.secret_env.items()) > MAX_COMMAND_CHARACTERS:
+            raise ValueError(f"secret_env: longer than {MAX_COMMAND_CHARACTERS} characters in all")
+        _check_environment(self.secret_env, "secret_env")
+        twice = sorted(self.env_vars.keys() & self.secret_env.keys())
+        if twice:
+            raise ValueError(f"secret_env: {twice[0][:60]!r} stands in env_vars, too")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(TaskSpec):
     """A task as the host keeps it and tells of it; times are UTC RFC 3339.
 
-    `attempt` counts placements (an older one is fenced off), `tries` those that may have run and so count against
+    Of secret variables only the names are told. `attempt` counts placements (an older one is fenced off), `tries` those that may have run and so count against
     `max_attempts`. `reason` is worked out when asked for and never stored.
     """
 
@@ -143,6 +157,7 @@ class Task(TaskSpec):
     task_type: str = "command"
     batch_id: Snowflake
     owner: str
+    secret_names: list[str] = declare("Variables whose values only the task sees.", default=[])
     target: str | None = None
     status: Status
     desired: Desired = Desired.RUN

@@ -49,7 +49,7 @@ def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerS
         command=(spec.command, *spec.arguments),
         log_directory=accepted.log_directory,
         log_limit_bytes=accepted.log_limit_bytes,
-        env={**spec.env_vars, **own_variables(request, site)},
+        env={**spec.env_vars, **request.secret_env, **own_variables(request, site)},
         working_dir=spec.working_dir or settings.default_working_dir,
         cpu_count=spec.required_cores,
         numa_node=request.numa_node,

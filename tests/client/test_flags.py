@@ -18,7 +18,7 @@ from kohakuriver.model.task import SubmitTask
 COMMANDS = {f"{noun.word} {command.verb}": command for noun in NOUNS for command in noun.commands()}
 NOT_FOR_PEOPLE = {"healthz", "metrics", "openapi"}  # for probes, for Prometheus, for programs that read the table
 NOT_YET = {route.name for route in auth_api.ROUTES}  # accounts: the commands are still to be written
-TYPED_AS_WORDS = {"task submit": {"command", "arguments"}}
+TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env"}}  # the last one never as an option
 NOT_OFFERED = {"task watch": {"before"}}
 
 

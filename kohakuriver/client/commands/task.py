@@ -194,7 +194,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.TASK_SUBMIT,
         act=submit,
         about="Queue a command; prints the ids of the new tasks.",
-        hidden=frozenset({"command", "arguments"}),
+        hidden=frozenset({"command", "arguments", "secret_env"}),  # a secret must not stand in the list of processes
         spelled={
             "targets": Spelling("target", metavar="HOST[:NUMA][::GPU,GPU]", complete="node"),
             "required_cores": Spelling(metavar="CORES"),

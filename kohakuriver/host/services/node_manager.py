@@ -9,6 +9,7 @@ import heapq
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kohakuriver.host.store.tasks import Queued
 from kohakuriver.model.codec import Snowflake
@@ -86,6 +87,16 @@ class Placement:
     numa_node: int | None
 
 
+class Quotas(Protocol):
+    """What people may have, whatever is free."""
+
+    def refuses(self, task: Queued, demand: Demand) -> bool:
+        """Whether it must wait for its owner's sake."""
+
+    def take(self, task: Queued, demand: Demand) -> None:
+        """It was given what it asked for."""
+
+
 def get_node_available_cores(node: NodeResources) -> int:
     """Cores that nobody has been given."""
     return max(0, node.cores - node.cores_taken)
@@ -156,11 +167,14 @@ def place(
     shunned: Mapping[Snowflake, Collection[str]],
     held: Mapping[int, str] = NO_CLAIMS,
     limit: int = 1_000_000,
+    *,
+    quotas: Quotas | None = None,
 ) -> list[Placement]:
     """Give waiting tasks, in queue order, what is free; `nodes` is changed to match.
 
     `shunned` names for a task the nodes that turned it away lately, `held` for a claimant the node it had a claim to
     in the pass before: it keeps that one, or it would wait here and there without end. Ends after `limit` placements.
+    A task that `quotas` refuses is passed over, and holds no node.
     """
     heap = [(-get_node_available_cores(node), name) for name, node in sorted(nodes.items()) if not node.closed]
     heapq.heapify(heap)
@@ -169,7 +183,7 @@ def place(
     for task in queue:
         demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
         avoid = shunned.get(task.task_id, ())
-        if demand in blocked and not avoid:
+        if (demand in blocked and not avoid) or (quotas and quotas.refuses(task, demand)):
             continue
         node = _best(demand, nodes, heap, avoid)
         if node is None:
@@ -178,6 +192,8 @@ def place(
             _claim(task, demand, _asked(demand, nodes, avoid), held)
             continue
         made.append(_give(task, demand, node))
+        if quotas:
+            quotas.take(task, demand)
         heapq.heappush(heap, (-get_node_available_cores(node), node.hostname))
         if len(made) >= limit:
             break

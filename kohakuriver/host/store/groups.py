@@ -2,7 +2,7 @@
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
+from typing import NamedTuple
 
 from kohakuriver.model.auth_api import Group, Quota
 from kohakuriver.model.errors import Conflict, NotFound
@@ -10,6 +10,17 @@ from kohakuriver.model.errors import Conflict, NotFound
 LIMITS = tuple(f.name for f in dataclasses.fields(Quota))
 COLUMNS = ", ".join(("name", *LIMITS))
 MEMBERS = "SELECT name FROM users JOIN members USING(user_id) WHERE group_name = ? ORDER BY name"
+
+
+class Held(NamedTuple):
+    """What one task has of the cluster; `gpus` is a JSON list."""
+
+    owner: str
+    priority: int
+    task_id: int
+    cores: int
+    memory_bytes: int
+    gpus: str
 
 
 def save(tx: sqlite3.Connection, name: str, quota: Quota) -> None:
@@ -65,11 +76,11 @@ def waiting(tx: sqlite3.Connection, name: str) -> int:
     return int(tx.execute(query, (name,)).fetchone()[0])
 
 
-def held(tx: sqlite3.Connection) -> Iterator[tuple[str, int, int, str]]:
-    """Of each task on a node: its owner, cores, bytes of memory, and GPUs as JSON."""
-    query = """SELECT owner, cores, memory_bytes, gpus FROM tasks
+def held(tx: sqlite3.Connection) -> list[Held]:
+    """What every task that is on a node has there."""
+    query = """SELECT owner, priority, task_id, cores, memory_bytes, gpus FROM tasks
                WHERE status IN ('assigning', 'running', 'paused')"""
-    return ((row[0], row[1], row[2], row[3]) for row in tx.execute(query))
+    return [Held(*row) for row in tx.execute(query)]
 
 
 def _group(tx: sqlite3.Connection, row: sqlite3.Row) -> Group:

@@ -42,6 +42,7 @@ class Queued:
     memory_bytes: int
     gpus: str
     target: str | None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +134,13 @@ def history(tx: sqlite3.Connection, task_id: Snowflake) -> list[str]:
     return [row[0] for row in rows]
 
 
-def counts(tx: sqlite3.Connection) -> dict[str, int]:
 def node_of_attempt(tx: sqlite3.Connection, task_id: Snowflake, attempt: int) -> str | None:
     """The node that an attempt was placed on; None when there was no such attempt."""
     entries = (codec.decode(HistoryEntry, codec.loads(text), strict=False) for text in history(tx, task_id))
     return next((entry.node for entry in entries if entry.attempt == attempt and entry.node), None)
 
 
+def counts(tx: sqlite3.Connection) -> dict[str, int]:
     """How many tasks stand in each status."""
     return dict(tx.execute("SELECT status, tasks FROM counts").fetchall())
 
@@ -151,8 +152,8 @@ def last_id(tx: sqlite3.Connection) -> int:
 
 def queued(tx: sqlite3.Connection, limit: int) -> list[Queued]:
     """The head of the queue: priority, then submit order."""
-    query = """SELECT task_id, priority, cores, memory_bytes, gpus, target FROM tasks WHERE status = 'pending'
-               ORDER BY priority DESC, task_id LIMIT ?"""
+    query = """SELECT task_id, priority, cores, memory_bytes, gpus, target, owner FROM tasks INDEXED BY tasks_queued
+               WHERE status = 'pending' ORDER BY priority DESC, task_id LIMIT ?"""
     return [Queued(*row) for row in tx.execute(query, (limit,))]
 
 
