@@ -21,10 +21,11 @@ from kohakuriver.host.auth.passwords import Passwords
 from kohakuriver.host.auth.throttle import attempts
 from kohakuriver.host.auth.tickets import Tickets
 from kohakuriver.host.background.accounts import AccountsKeeper
+from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
-from kohakuriver.host.endpoints import accounts, audit, auth, health, nodes, streams, tasks
+from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, nodes, streams, tasks
 from kohakuriver.host.endpoints.access import edge_of
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import Outbox, RunnerPeers, TaskScheduler
@@ -48,6 +49,7 @@ from kohakuriver.wire.sign import SteadyTime, Verifier
 log = logging.getLogger(__name__)
 ANSWERS = [
     *tasks.ANSWERS,
+    *approvals.ANSWERS,
     *nodes.ANSWERS,
     *health.ANSWERS,
     *streams.ANSWERS,
@@ -57,7 +59,7 @@ ANSWERS = [
 ]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0
-ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS = 30.0, 1.0
+ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS, APPROVALS_INTERVAL_SECONDS = 30.0, 1.0, 60.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -151,11 +153,13 @@ async def _make_auth(settings: HostSettings, clock: Clock, db: Database) -> Auth
 
 def _start_loops(host: Host) -> None:
     check = HealthCheck(host.settings, host.registry, host.scheduler, host.clock, host.dispatch.wake)
+    expiry = ApprovalExpiry(host.settings, host.db, host.clock)
     keeper = AccountsKeeper(host.settings, host.auth, host.db, host.clock)
     monitor = RunnerMonitor(host.db, host.registry, host.scheduler, host.clock, {})
     host.loops.start("dispatch", host.dispatch.step, DISPATCH_INTERVAL_SECONDS, host.dispatch.wake)
     host.loops.start("health", check.step, host.settings.cleanup_check_interval_seconds)
     host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
+    host.loops.start("approvals", expiry.step, APPROVALS_INTERVAL_SECONDS)
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
 

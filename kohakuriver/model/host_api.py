@@ -15,6 +15,7 @@ from kohakuriver.model.route import MEGABYTE, ByteStream, PlainText, Route, tabl
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
 
+BATCH = Bounds(count=1000)
 REASON = Bounds(length=500, pattern=f.NO_CONTROL)
 
 
@@ -54,6 +55,21 @@ class ListMyTasks:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectTask:
     task_id: Snowflake = declare("The task.")
+    reason: str = declare("Why not.", default="", bounds=REASON)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveTasks:
+    """Which tasks may run: all of them, or none when one of them does not wait for it."""
+
+    task_ids: list[Snowflake] = declare("The tasks.", bounds=BATCH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectTasks:
+    """Which tasks may not run: all of them, or none when one of them does not wait for it."""
+
+    task_ids: list[Snowflake] = declare("The tasks.", bounds=BATCH)
     reason: str = declare("Why not.", default="", bounds=REASON)
 
 
@@ -126,6 +142,12 @@ TASK_PAUSE = Route("task.pause", "POST", T + "/{task_id}/pause", TaskId, Task, R
 TASK_RESUME = Route("task.resume", "POST", T + "/{task_id}/resume", TaskId, Task, R.USER, "Thaw it.", O.TASK_CONTROL)
 TASK_APPROVE = Route("task.approve", "POST", T + "/{task_id}/approve", TaskId, Task, R.OPERATOR, "Let it run.")
 TASK_REJECT = Route("task.reject", "POST", T + "/{task_id}/reject", RejectTask, Task, R.OPERATOR, "Refuse it.")
+TASK_APPROVE_MANY = Route(
+    "task.approve-many", "POST", T + "/approve", ApproveTasks, list[Task], R.OPERATOR, "Let several tasks run."
+)
+TASK_REJECT_MANY = Route(
+    "task.reject-many", "POST", T + "/reject", RejectTasks, list[Task], R.OPERATOR, "Refuse several tasks."
+)
 TASK_STDOUT = Route(
     "task.stdout", "GET", T + "/{task_id}/stdout", ReadOutput, ByteStream, R.VIEWER, "Its output.", O.TASK_READ
 )

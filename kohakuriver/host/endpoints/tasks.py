@@ -3,17 +3,22 @@
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from kohakuriver.host.services.node_manager import Demand, demand_of
+from kohakuriver.host.services.quotas import check_submit
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import nodes, tasks
+from kohakuriver.host.store import audit, nodes, task_secrets, tasks
+from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.tasks import Change, Shown
 from kohakuriver.model import codec, host_api
 from kohakuriver.model.access import Caller, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed
-from kohakuriver.model.host_api import ListMyTasks, ListTasks, RejectTask, Submitted, TaskId
+from kohakuriver.model.host_api import ListMyTasks, ListTasks, Submitted, TaskId
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
+from kohakuriver.model.policy import Asker, Policy, refusal
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task, spec_values
 from kohakuriver.model.units import parse_target, rfc3339
 from kohakuriver.system.sqlite import Work
@@ -21,9 +26,9 @@ from kohakuriver.wire.serve import Encoded, on
 
 
 async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
-    if asked.privileged and not host.settings.tasks_privileged:
-        raise NotAllowed("privileged: the configuration does not allow it (TASKS_PRIVILEGED)")
+    _check_policy(host, caller, asked)
     batch_id, made = _make_tasks(host, caller, asked)
+    now = host.clock.now()
     digest = hashlib.sha256(codec.encode_text(asked).encode()).hexdigest()
 
     def insert(tx: sqlite3.Connection) -> Submitted:
@@ -33,13 +38,31 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
                 return Submitted(task_ids=earlier, batch_id=earlier[0])
             tasks.remember_submit(tx, (caller.name, asked.idempotency_key), digest, batch_id)
         _check_targets(tx, asked.targets)
+        check_submit(tx, caller.name, [_demand(task) for task in made])
         for task in made:
             tasks.insert(tx, task, caller.name)
+            task_secrets.keep(tx, task.task_id, asked.secret_env)
+            audit.record(tx, caller, Deed("task.submit", f"task:{task.task_id}", f"as {task.status}"), now)
         return Submitted(task_ids=[task.task_id for task in made], batch_id=batch_id)
 
     submitted = await host.db.write(insert)
     host.dispatch.wake.set()
     return submitted
+
+
+def _check_policy(host: Host, caller: Caller, asked: SubmitTask) -> None:
+    """Without accounts there is nobody to tell apart, and the nodes' own settings decide; but for `privileged`."""
+    policy = host.auth.policy if host.auth.enabled else Policy(privileged_for_all=host.settings.tasks_privileged)
+    spec = asked if host.auth.enabled else replace(asked, additional_mounts=[])
+    user = host.auth.accounts.users.get(caller.user_id)
+    why = refusal(spec, Asker(caller.role, user.groups if user else ()), policy)
+    if why:
+        raise NotAllowed(why)
+
+
+def _demand(task: Task) -> Demand:
+    gpus = codec.dumps(task.required_gpus)
+    return demand_of(task.required_cores, task.required_memory_bytes or 0, gpus, task.target)
 
 
 def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflake, list[Task]]:
@@ -55,6 +78,7 @@ def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflak
             status=Status.PENDING_APPROVAL if waits else Status.PENDING,
             approval_status="pending" if waits else None,
             submitted_at=rfc3339(host.clock.now()),
+            secret_names=sorted(asked.secret_env),
             **spec_values(asked),
         )
         for task_id, target in zip(ids, targets, strict=True)
@@ -70,20 +94,17 @@ def _check_targets(tx: sqlite3.Connection, targets: Sequence[str]) -> None:
 
 
 async def list_tasks(host: Host, caller: Caller, asked: ListTasks) -> Encoded[list[Task]]:
-    return await _page(host, {"status": asked.status, "node": asked.node, "owner": asked.owner}, asked)
+    owner = asked.owner if caller.sees_all else caller.name
+    if asked.owner not in (None, owner):
+        return Encoded("[]")
+    return await page(host, {"status": asked.status, "node": asked.node, "owner": owner}, asked)
 
 
 async def list_my_tasks(host: Host, caller: Caller, asked: ListMyTasks) -> Encoded[list[Task]]:
-    return await _page(host, {"status": asked.status, "owner": caller.name}, asked)
+    return await page(host, {"status": asked.status, "owner": caller.name}, asked)
 
 
-async def list_waiting(host: Host, caller: Caller, asked: ListMyTasks) -> Encoded[list[Task]]:
-    if asked.status not in (None, Status.PENDING_APPROVAL):
-        raise BadRequest("status: only pending_approval tasks are listed here")
-    return await _page(host, {"status": Status.PENDING_APPROVAL}, asked)
-
-
-async def _page(host: Host, wanted: Mapping[str, Any], asked: ListTasks | ListMyTasks) -> Encoded[list[Task]]:
+async def page(host: Host, wanted: Mapping[str, Any], asked: ListTasks | ListMyTasks) -> Encoded[list[Task]]:
     rows = await host.db.read(lambda tx: tasks.page(tx, wanted, asked.before, asked.limit))
     return Encoded(f"[{','.join([_text(host, row) for row in rows])}]")
 
@@ -110,9 +131,11 @@ async def kill(host: Host, caller: Caller, asked: TaskId) -> Task:
         task, now = tasks.get(tx, asked.task_id), host.clock.now()
         if task.status in (Status.PENDING, Status.PENDING_APPROVAL) or _is_orphan(host, task):
             values = {"desired": Desired.KILL, "completed_at": rfc3339(now)}
+            audit.record(tx, caller, Deed("task.kill", f"task:{task.task_id}"), now)
             return tasks.move(tx, task, Change(Event.KILLED, values, by=caller.name), now)
         if task.status not in ON_NODE and task.status is not Status.LOST:
             raise Conflict(f"task {task.task_id} is {task.status} already")
+        audit.record(tx, caller, Deed("task.kill", f"task:{task.task_id}"), now)
         return tasks.intend(tx, task, Desired.KILL, caller.name, now)
 
     return await _steer(host, intend)
@@ -138,28 +161,11 @@ async def _want(host: Host, caller: Caller, task_id: Snowflake, desired: Desired
             raise Conflict(f"task {task_id} is {task.status}; only a running or paused one can be {verb}")
         if task.desired is Desired.KILL:
             raise Conflict(f"task {task_id} is being killed")
+        action = "task.pause" if desired is Desired.PAUSE else "task.resume"
+        audit.record(tx, caller, Deed(action, f"task:{task_id}"), host.clock.now())
         return tasks.intend(tx, task, desired, caller.name, host.clock.now())
 
     return await _steer(host, intend)
-
-
-async def approve(host: Host, caller: Caller, asked: TaskId) -> Task:
-    return await _decide(host, caller, asked.task_id, Change(Event.APPROVED, {"approval_status": "approved"}))
-
-
-async def reject(host: Host, caller: Caller, asked: RejectTask) -> Task:
-    values = {"approval_status": "rejected", "rejection_reason": asked.reason or None}
-    return await _decide(host, caller, asked.task_id, Change(Event.REJECTED, values, asked.reason or None))
-
-
-async def _decide(host: Host, caller: Caller, task_id: Snowflake, change: Change) -> Task:
-    def decide(tx: sqlite3.Connection) -> Task:
-        now = host.clock.now()
-        who = {"approved_by": caller.name, "approved_at": rfc3339(now)}
-        whole = Change(change.event, {**change.values, **who}, change.detail, caller.name)
-        return tasks.move(tx, tasks.get(tx, task_id), whole, now)
-
-    return await _steer(host, decide)
 
 
 async def _steer(host: Host, work: Work[Task]) -> Task:
@@ -172,12 +178,9 @@ ANSWERS = [
     on(host_api.TASK_SUBMIT, submit),
     on(host_api.TASK_LIST, list_tasks),
     on(host_api.TASK_MY, list_my_tasks),
-    on(host_api.TASK_WAITING, list_waiting),
     on(host_api.TASK_SHOW, show),
     on(host_api.TASK_HISTORY, history),
     on(host_api.TASK_KILL, kill),
     on(host_api.TASK_PAUSE, pause),
     on(host_api.TASK_RESUME, resume),
-    on(host_api.TASK_APPROVE, approve),
-    on(host_api.TASK_REJECT, reject),
 ]

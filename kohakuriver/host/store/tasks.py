@@ -157,6 +157,12 @@ def queued(tx: sqlite3.Connection, limit: int) -> list[Queued]:
     return [Queued(*row) for row in tx.execute(query, (limit,))]
 
 
+def waiting_for_approval(tx: sqlite3.Connection, limit: int) -> list[Task]:
+    """The tasks that have waited longest for a yes."""
+    query = f"SELECT {SHOWN} FROM tasks WHERE status = 'pending_approval' ORDER BY task_id LIMIT ?"
+    return [_task(_shown(row)) for row in tx.execute(query, (limit,))]
+
+
 def live(tx: sqlite3.Connection, node: str | None = None) -> list[Live]:
     """What is on one node, or on all."""
     here = "" if node is None else "AND node = ?"

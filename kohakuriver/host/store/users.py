@@ -67,6 +67,12 @@ def password_of(tx: sqlite3.Connection, name: str) -> str:
     return str(row[0]) if row else ""
 
 
+def is_locked_out(tx: sqlite3.Connection, name: str) -> bool:
+    """Whether the name is of an account that cannot be used (any more); a name without one is not."""
+    row = tx.execute("SELECT disabled FROM users WHERE name = ?", (name,)).fetchone()
+    return row is not None and bool(row[0])
+
+
 def set_password(tx: sqlite3.Connection, user_id: int, password: str) -> None:
     """Another hashed password."""
     tx.execute("UPDATE users SET password = ? WHERE user_id = ?", (password, user_id))
