@@ -4,13 +4,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from kohakuriver.model.errors import EngineFailed, NotFound, Refused
 from kohakuriver.runner import mounts
 from kohakuriver.runner.attempt import Held, Unwanted, one_line
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.container_spec import build, check_policy
-from kohakuriver.system.engine import ContainerSpec, Mount, Phase
+from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, Mount, Phase
 
 log = logging.getLogger(__name__)
 ENGINE_PATIENCE_SECONDS = 15.0  # a daemon that restarts is waited for; one that is gone is not
@@ -118,12 +119,16 @@ async def _make_directories(work: Work) -> None:
 
 
 async def _remove_directories(work: Work) -> None:
-    def remove() -> None:
-        with suppress(OSError):  # not empty, or not there: both are fine
-            work.spec.log_directory.rmdir()
-            work.spec.log_directory.parent.rmdir()
+    await work.bench.disk.do(lambda: _remove_if_empty(work.spec.log_directory))
 
-    await work.bench.disk.do(remove)
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):  # not empty, or not there: both are fine
+        for name in (STDOUT_NAME, STDERR_NAME):
+            if (directory / name).exists() and not (directory / name).stat().st_size:
+                (directory / name).unlink()
+        directory.rmdir()
+        directory.parent.rmdir()
 
 
 async def _create(work: Work) -> None:

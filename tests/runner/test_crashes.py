@@ -71,6 +71,7 @@ def test_a_kill_goes_on_after_a_restart(tmp_path: Path, when: str, name: str) ->
         await stage.shell("trap '' TERM; sleep 1000")
         await stage.told("running")
         point = CrashPoint(stage, when, "engine", name)
+        asked_at = stage.clock.now()
         await stage.kill(grace_seconds=10)
         await stage.until(point.reached.is_set)
         await stage.stop_runner()
@@ -83,6 +84,8 @@ def test_a_kill_goes_on_after_a_restart(tmp_path: Path, when: str, name: str) ->
         await stage.clock.advance(3)
         end = await stage.told("ended", pass_seconds=0.1)
         assert (end.exit_code, end.killed) == (137, True)
+        assert end.ended_at is not None
+        assert 10 <= end.ended_at - asked_at < 13, "the grace did not begin anew"
 
     play(tmp_path, script)
 

@@ -125,6 +125,7 @@ def test_a_missing_program_is_refused_and_leaves_nothing(tmp_path: Path) -> None
         assert (end.refused, end.retry_elsewhere) == (True, False)
         await stage.forgotten()
         assert not list((tmp_path / "state/started").iterdir())
+        assert not list((tmp_path / "state/logs").iterdir())
 
     play(tmp_path, script)
 
@@ -155,7 +156,7 @@ def test_an_engine_that_stays_away_sends_the_task_elsewhere(tmp_path: Path) -> N
 def test_a_refusal_is_not_told_before_it_is_certain_that_nothing_runs(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
         away = EngineFailed("no answer", retry_elsewhere=True)
-        stage.engine.faults.after["start"] = [away]
+        stage.engine.faults.after["start"] = [away] * 100
         stage.engine.faults.before["observe"] = [away] * 5
         await stage.execute("sleep", "60")
         running = await stage.told("running", pass_seconds=0.5)

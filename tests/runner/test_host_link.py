@@ -5,7 +5,7 @@ from pathlib import Path
 from kohakuriver import __version__
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import NotLoggedIn, Unavailable
-from kohakuriver.model.report import AttemptRef, State
+from kohakuriver.model.report import Acknowledged, AttemptRef, State
 from tests.runner.stage import NODE, Stage, key, play
 
 
@@ -146,6 +146,16 @@ def test_a_fenced_attempt_is_ended_removed_and_forgotten(tmp_path: Path) -> None
         await stage.forgotten()
         assert stage.host.ends == []
         assert stage.log() == b"begun\n"
+
+    play(tmp_path, script)
+
+
+def test_a_confirmation_of_an_end_that_was_not_told_is_not_believed(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.shell("sleep 5; exit 7")
+        await stage.told("running")
+        stage.runner.workloads.take(Acknowledged(ended=[AttemptRef(Snowflake(1), 1)]))
+        assert (await stage.told("ended", pass_seconds=0.1)).exit_code == 7
 
     play(tmp_path, script)
 

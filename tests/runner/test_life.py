@@ -194,6 +194,7 @@ def test_pause_and_resume(tmp_path: Path) -> None:
         await stage.told("running")
         await stage.clock.advance(61)
         assert (await stage.told("ended")).exit_code == 0
+        await stage.forgotten()
         with pytest.raises(NotFound):
             await stage.pause()
 

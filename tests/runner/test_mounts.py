@@ -76,3 +76,20 @@ def test_a_task_gets_its_mounts_or_is_refused_with_the_reason(tree: Path) -> Non
         assert (await stage.told("ended", task_id=5)).refused
 
     play(tree, script, runner=False)
+
+
+def test_a_mount_that_changes_while_the_image_comes_is_refused(tree: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.start_runner(allowed_mount_roots=[str(tree / "allowed")])
+        await stage.at_rest()
+        stage.engine.faults.delay_seconds["ensure_image"] = 5
+        await stage.execute("true", additional_mounts=[f"{tree}/allowed/data:/data"])
+        await stage.until(lambda: ("ensure_image", None) in stage.engine.calls)
+        os.rename(tree / "allowed/data", tree / "allowed/old")
+        (tree / "allowed/data").symlink_to(tree / "hidden")
+        end = await stage.told("ended", pass_seconds=0.1)
+        assert end.refused
+        assert "changed meanwhile" in (end.message or "")
+        assert not stage.node.executions
+
+    play(tree, script, runner=False)
