@@ -18,6 +18,7 @@ from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
 from kohakuriver.runner.app import running_runner
 from kohakuriver.runner.state import Runner
+from kohakuriver.runner.vitals import Senses
 from kohakuriver.system.engine import Engine, WorkloadKey
 from kohakuriver.system.secrets import make_secret
 from kohakuriver.wire.call import Peer
@@ -53,6 +54,7 @@ class Stage:
         self.host = FakeHost()
         self.secret = make_secret(directory / "secret")
         self.engine = self.fresh_engine()
+        self.senses: Senses = BigMachine()
         self._http: aiohttp.ClientSession | None = None
         self._host_stack, self._runner_stack = AsyncExitStack(), AsyncExitStack()
         self._runner: Runner | None = None
@@ -99,7 +101,7 @@ class Stage:
 
     async def start_runner(self, engine: Engine | None = None, **changes: Any) -> Runner:
         assert self._http is not None
-        context = running_runner(self.settings(**changes), engine or self.engine, self.clock, BigMachine())
+        context = running_runner(self.settings(**changes), engine or self.engine, self.clock, self.senses)
         self._runner = await self._runner_stack.enter_async_context(context)
         self._peer = Peer(self._http, self._runner.url, Signer("host", self.secret, SteadyTime()))
         return self._runner
@@ -170,7 +172,7 @@ class Stage:
 
 def request(*command: str, task_id: int = 1, attempt: int = 1, **changes: Any) -> Execute:
     """A request to execute; `changes` go to the spec unless they belong to the request."""
-    outer = {name: changes.pop(name) for name in ("gpus", "numa_node") if name in changes}
+    outer = {name: changes.pop(name) for name in ("gpus", "numa_node", "secret_env") if name in changes}
     program, *arguments = command
     spec = TaskSpec(command=program, arguments=arguments, **changes)
     return Execute(task_id=Snowflake(task_id), attempt=attempt, owner="ada", spec=spec, **outer)

@@ -16,8 +16,8 @@ from tests.runner.stage import key, request
 NOW = 1_700_000_000.0
 
 
-def held(order: KillOrder | None = None, **asked: object) -> Held:
-    accepted = Accepted(request("true", **asked), Path("/logs"), 1000)
+def held(order: KillOrder | None = None) -> Held:
+    accepted = Accepted(request("true"), Path("/logs"), 1000)
     return Held(accepted, preparing(accepted.request), order)
 
 

@@ -86,6 +86,12 @@ def test_a_task_finds_itself_in_its_environment_and_cannot_pretend_to_be_another
     }
 
 
+def test_secret_variables_reach_the_task_and_nothing_else() -> None:
+    spec = spec_of("true", env_vars={"A": "b"}, secret_env={"TOKEN": "hush", "KOHAKURIVER_NODE": "beta"})
+    assert (spec.env["A"], spec.env["TOKEN"], spec.env["KOHAKURIVER_NODE"]) == ("b", "hush", "alpha")
+    assert "hush" not in str(spec.labels)
+
+
 def test_without_shared_storage_and_numa_nothing_is_said_about_them() -> None:
     assert spec_of("true").env.keys() == {
         "KOHAKURIVER_TASK_ID",

@@ -1,7 +1,9 @@
 """What a runner keeps on disk."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,19 @@ def test_what_was_forgotten_long_ago_leaves_the_disk(tmp_path: Path) -> None:
         assert await store.accept(accepted(2), preparing(accepted(2).request)) is not None
 
     play(tmp_path, script)
+
+
+def test_secret_values_are_erased_with_the_attempt(tmp_path: Path) -> None:
+    async def script(store: Store) -> None:
+        secret = Accepted(request("true", secret_env={"TOKEN": "hushhushhush"}), Path("/logs"), 1)
+        await store.accept(secret, preparing(secret.request))
+        assert (await store.held())[0].accepted.request.secret_env == {"TOKEN": "hushhushhush"}
+        await store.forget([key()], now=1000.0)
+
+    play(tmp_path, script)
+    with closing(sqlite3.connect(tmp_path / "runner.db")) as file:
+        assert "hushhushhush" not in "\n".join(file.iterdump())
+    assert (tmp_path / "runner.db").stat().st_mode & 0o077 == 0
 
 
 def test_facts(tmp_path: Path) -> None:

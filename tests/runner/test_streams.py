@@ -10,8 +10,7 @@ import pytest
 from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import NodeUnreachable, NotFound
-from kohakuriver.model.runner_api import ReadOutput
-from kohakuriver.runner.endpoints.streams import OFFSET_HEADER
+from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
 from tests.runner.stage import Stage, key, play
 
 EVERY_BYTE = "printf '" + "".join(f"\\{n:03o}" for n in range(256)) + "'"
