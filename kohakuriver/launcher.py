@@ -5,6 +5,7 @@ import fcntl
 import os
 import py_compile
 import shutil
+import signal
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -38,8 +39,8 @@ def unpack(archive: str, folder: str, lock: str, boot_mark: tuple[str, str], hol
         if final.exists() and not retire(final, lock):
             return share(final / lock)  # somebody runs from it, so it is good
         fresh = final.with_name(f"{NEW_PREFIX}{final.name}-{os.getpid()}")
-        fresh.mkdir()
         try:
+            fresh.mkdir()
             say(f"first start: unpacking into {folder}")
             extract(archive, fresh)
             compile_all(fresh, final)
@@ -109,11 +110,19 @@ def compile_all(folder: Path, final: Path) -> None:
     """Compile every module in the folder for its final place, on up to four processors at once."""
     sources = sorted(folder.rglob("*.py"))
     count = min(COMPILERS_MAX, len(os.sched_getaffinity(0)))
-    children = [child for index in range(1, count) if (child := fork_compiler(sources[index::count], folder, final))]
+    children: list[int] = []
+    failed = False
     try:
+        for index in range(1, count):
+            children.append(fork_compiler(sources[index::count], folder, final))
         compile_each(sources[0::count], folder, final)
+        while children:
+            failed |= os.waitpid(children[-1], 0)[1] != 0
+            children.pop()
     finally:
-        failed = [child for child in children if os.waitpid(child, 0)[1]]
+        for child in children:  # an error or Ctrl-C: nobody may write into the folder while it is deleted
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     if failed:
         raise OSError(f"the byte code cannot be written to {folder}")
 

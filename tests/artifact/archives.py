@@ -42,8 +42,10 @@ def installed_pythons() -> dict[str, Path]:
     return {**pythons, "{}.{}".format(*sys.version_info): Path(sys.executable)}
 
 
-def small_archive(pyz: Path, target: Path, constants: dict[str, str] | None = None, code: int = 0) -> Path:
-    """Write an archive that starts as the built one does, with other constants, and runs PROBE, which exits with code."""
+def small_archive(
+    pyz: Path, target: Path, constants: dict[str, str] | None = None, more: dict[str, str] | None = None
+) -> Path:
+    """Write an archive that starts as the built one does, with other constants, and runs PROBE; more files can be added."""
     with zipfile.ZipFile(pyz) as built:
         start, launcher = built.read("__main__.py").decode(), built.read("_launcher.py")
     for name, text in (constants or {}).items():
@@ -54,7 +56,8 @@ def small_archive(pyz: Path, target: Path, constants: dict[str, str] | None = No
         archive.writestr("_launcher.py", launcher)
         archive.writestr("site-packages/kohakuriver/__init__.py", "")
         archive.writestr("site-packages/kohakuriver/__main__.py", PROBE)
-        archive.writestr("site-packages/kohakuriver/late.py", f"CODE = {code}\n")
+        for name, text in {"kohakuriver/late.py": "CODE = 0\n", **(more or {})}.items():
+            archive.writestr(f"site-packages/{name}", text)
     return target
 
 

@@ -81,7 +81,7 @@ def test_a_warm_start_writes_nothing(pyz: Path, tmp_path: Path) -> None:
 
 
 def test_the_program_s_exit_code_is_the_file_s(pyz: Path, tmp_path: Path) -> None:
-    archive = small_archive(pyz, tmp_path / "a.pyz", code=42)
+    archive = small_archive(pyz, tmp_path / "a.pyz", more={"kohakuriver/late.py": "CODE = 42"})
     assert [Starter(tmp_path / "root").run(archive)[0] for _ in ("cold", "warm")] == [42, 42]
 
 
