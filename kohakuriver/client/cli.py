@@ -2,16 +2,13 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kohakuriver.client.command import Notes, Order
 from kohakuriver.client.output import screen_of
-from kohakuriver.client.parser import GLOBAL, Parser, build_parser, refuse_strays, with_manual
-from kohakuriver.model import codec
+from kohakuriver.client.parser import Parser, build_parser, refuse_strays, with_manual
 from kohakuriver.model.errors import BadRequest, RiverError
-from kohakuriver.model.settings import ClientSettings, environment_name, flag_name
 
 if TYPE_CHECKING:
     import argparse
@@ -51,15 +48,17 @@ def _hushed(code: int) -> int:
 def _run(argv: Sequence[str], notes: Notes) -> int:
     if argv[:1] == [COMPLETE]:
         from kohakuriver.client.completion import candidates
+        from kohakuriver.client.reach import reach
 
-        sys.stdout.writelines(f"{word}\n" for word in candidates(argv[1:], client_settings({}, os.environ)))
+        sys.stdout.writelines(f"{word}\n" for word in candidates(argv[1:], reach({}, os.environ)))
         return 0
     parsed = _parsed(argv)
     if isinstance(parsed, int):
         return parsed
+    from kohakuriver.client.reach import reach
     from kohakuriver.client.session import Session
 
-    settings = client_settings(vars(parsed), os.environ)
+    settings = reach(vars(parsed), os.environ, parsed.command.enters)
     order = Order(parsed.command, parsed, Session(settings), screen_of(sys.stdout, os.environ), notes)
     try:
         code: int = parsed.command.run(order)
@@ -78,7 +77,7 @@ def _parsed(argv: Sequence[str]) -> "argparse.Namespace | int":
     except SystemExit as done:  # argparse has printed the help of a command
         return int(done.code or 0)
     if not hasattr(parsed, "command"):
-        words = " ".join(filter(None, ["kohakuriver", parsed.noun]))
+        words = " ".join(filter(None, ["kohakuriver", parsed.noun, getattr(parsed, "verb", "")]))
         raise BadRequest(f"a command is missing: `{words} --help` shows them")
     refuse_strays(parsed, strays)
     return parsed
@@ -87,22 +86,3 @@ def _parsed(argv: Sequence[str]) -> "argparse.Namespace | int":
 def _help(parser: Parser, asked: bool) -> int:
     print(with_manual(parser).format_help(), end="", file=sys.stdout if asked else sys.stderr)
     return 0 if asked else BadRequest.exit_code
-
-
-def client_settings(typed: Mapping[str, Any], environment: Mapping[str, str]) -> ClientSettings:
-    """The settings from options, else from the environment; raises BadRequest naming the source."""
-    values: dict[str, Any] = {}
-    for member in fields(ClientSettings):
-        source, text = flag_name(member.name), typed.get(GLOBAL + member.name)
-        if text is None:
-            source, text = environment_name(member.name), environment.get(environment_name(member.name)) or None
-        if text is None:
-            continue
-        values[member.name] = int(text) if type(member.default) is int and text.isdecimal() else text
-        try:
-            codec.decode(ClientSettings, {member.name: values[member.name]})
-        except BadRequest as bad:
-            raise BadRequest(f"{source}: {str(bad).partition(': ')[2]}") from None
-        if member.name == "host" and ("/" in text or text.count(":") == 1):
-            raise BadRequest(f"{source}: {text[:60]!r} is not just a name or an address; the port is KOHAKURIVER_PORT")
-    return ClientSettings(**values)

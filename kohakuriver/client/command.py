@@ -93,7 +93,9 @@ class Order(NamedTuple):
 
 
 class Command(NamedTuple, Generic[Q, R]):
-    """One command of a noun; `also` names routes that it calls besides its own.
+    """One command of a noun, `verb` is a word or two; `also` names routes that it calls besides its own.
+
+    An empty verb is the noun alone. One that `enters` may name a cluster that nobody knows yet.
 
     Without `act`, the request is sent (once for each word, where `many`) and `show` gives the lines of its answer.
     """
@@ -109,6 +111,7 @@ class Command(NamedTuple, Generic[Q, R]):
     extra: tuple[Flag, ...] = ()
     also: tuple[Route[Any, Any], ...] = ()
     more: str = ""
+    enters: bool = False
 
     @property
     def form(self) -> flags.Form:

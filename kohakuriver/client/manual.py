@@ -46,7 +46,7 @@ EXIT_CODES = {
     6: "host or node unreachable, or too busy",
 }
 USAGE = """\
-usage: kohakuriver [--host HOST] [--port PORT] [--json] COMMAND …
+usage: kohakuriver [--cluster NAME | --host HOST --port PORT] [--json] COMMAND …
 
 One file turns a few machines into one computer: a command goes in, runs in a container
 on a node that has room for it, and its output and exit code come out.
@@ -58,10 +58,12 @@ Examples
   kohakuriver task submit --wait -- make test              wait, and end with its exit code
   kohakuriver task list -s pending                         what waits; `task status ID` says why
   kohakuriver node drain alpha --reason 'new disk'         give a node no new tasks
+  kohakuriver auth login --host head                       say who you are, once
 """
 OPTIONS = """\
 Options, before or after the command
   --host HOST, --port PORT   the host; also KOHAKURIVER_HOST and KOHAKURIVER_PORT (127.0.0.1, 8000)
+  --cluster NAME             one that `auth login` remembers; else the one logged in to last
   --json                     the host's answer as JSON; errors are JSON too
   -h, --help                 more about any command: kohakuriver task submit --help
 Colours stay away with NO_COLOR=1. For completion: source <(kohakuriver config completion bash)
@@ -91,7 +93,8 @@ def _programs(title: str, programs: tuple[Program, ...]) -> str:
 def _noun(noun: Noun, commands: tuple[Command[Any, Any], ...]) -> str:
     lines = [f"  {noun.word} …".ljust(WIDE + 3) + noun.about]
     for command in commands:
-        lines.append(f"    {noun.word} {command.verb}".ljust(WIDE + 3) + command.summary.rstrip("."))
+        words = f"    {noun.word} {command.verb}".rstrip()
+        lines.append(f"{words} ".ljust(WIDE + 3) + command.summary.rstrip("."))
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from kohakuriver.client.command import Command
 from kohakuriver.client.commands import NOUNS, Noun
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PROG = "kohakuriver"
 W = TypeVar("W", Noun, Command[Any, Any])
+SubParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MIN_WIDTH, MAX_WIDTH = 40, 100
 GLOBAL = "client_"  # before the names of the options that every command has
 
@@ -89,10 +90,12 @@ def build_parser(typed: Collection[str] | None = None) -> Parser:
     return parser
 
 
-def _meant(table: Iterable[W], typed: Collection[str] | None, word: Callable[[W], str]) -> list[W]:
+def _meant(table: Iterable[W], typed: Collection[str] | None, words: Callable[[W], str]) -> list[W]:
     """The entries that were typed; all of them when none was, so that the complaint can name them."""
     entries = list(table)
-    return [entry for entry in entries if typed is not None and word(entry) in typed] or entries
+    return [
+        entry for entry in entries if typed is not None and all(w in typed for w in words(entry).split())
+    ] or entries
 
 
 def with_manual(parser: Parser) -> Parser:
@@ -114,17 +117,36 @@ def _settings(prog: str) -> dict[str, Any]:
 def _add_noun(parser: argparse.ArgumentParser, noun: Noun, typed: Collection[str] | None) -> None:
     if typed is not None and noun.word not in typed:
         return
+    commands = noun.commands()
+    if not commands[0].verb:
+        _add_command(parser, commands[0])
+        return
     parser.usage = f"{parser.prog} COMMAND …"
     parser.description = f"{noun.about[0].upper()}{noun.about[1:]}."
     parser.epilog = f"`{parser.prog} COMMAND --help` tells more, with examples."
-    verbs = parser.add_subparsers(
-        dest="verb", metavar="COMMAND", title="commands", prog=parser.prog, parser_class=Parser
-    )
-    for command in _meant(noun.commands(), typed, lambda command: command.verb):
+    verbs = _verbs(parser, "verb")
+    groups: dict[str, SubParsers] = {}
+    for command in _meant(commands, typed, lambda command: command.verb):
+        group, space, word = command.verb.rpartition(" ")
+        if space and group not in groups:
+            groups[group] = _add_group(verbs, f"{parser.prog} {group}", commands)
         settings = _settings(f"{parser.prog} {command.verb}") | {"description": command.summary}
-        leaf = verbs.add_parser(command.verb, help=command.summary.rstrip("."), **settings)
-        if typed is None or command.verb in typed:
+        leaf = groups.get(group, verbs).add_parser(word, help=command.summary.rstrip("."), **settings)
+        if typed is None or word in typed:
             _add_command(leaf, command)
+
+
+def _verbs(parser: argparse.ArgumentParser, name: str) -> SubParsers:
+    return parser.add_subparsers(dest=name, metavar="COMMAND", title="commands", prog=parser.prog, parser_class=Parser)
+
+
+def _add_group(verbs: SubParsers, prog: str, commands: Iterable[Command[Any, Any]]) -> SubParsers:
+    """The parser of a word that only leads on to others."""
+    word = prog.rpartition(" ")[2]
+    others = [command.verb.partition(" ")[2] for command in commands if command.verb.startswith(f"{word} ")]
+    parser = verbs.add_parser(word, help=f"{word} {', '.join(others)}", **_settings(prog))
+    parser.usage = f"{prog} COMMAND …"
+    return _verbs(parser, "word")
 
 
 def _add_command(parser: argparse.ArgumentParser, command: Command[Any, Any]) -> None:
@@ -150,7 +172,9 @@ def _add_globals(parser: argparse.ArgumentParser) -> None:
     """Options that stand before or after the command's words."""
     group = parser.add_argument_group("which host, and how to answer")
     for member in fields(ClientSettings):
-        about = f"{member.metadata['about']} ({member.default})"
+        if member.metadata["secret"]:  # it would stand in the list of processes
+            continue
+        about = member.metadata["about"] + (f" ({member.default})" if member.default else "")
         group.add_argument(
             flag_name(member.name),
             dest=GLOBAL + member.name,

@@ -67,12 +67,17 @@ class Session:
         self.address = (
             f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
         )
-        self._settings = settings
+        self.settings = settings
         self._connection: http.client.HTTPConnection | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether nobody on the way can listen."""
+        return False
 
     def another(self) -> "Session":
         """A second connection to the same host, for what goes on at the same time."""
-        return Session(self._settings, self._connect_seconds)
+        return Session(self.settings, self._connect_seconds)
 
     def ask(self, route: Route[Q, R], request: Q) -> Any:
         """The answer as plain JSON values; raises what the host refused with, or HostUnreachable."""
@@ -125,7 +130,7 @@ class Session:
         for last in (False, True):
             connection = self._connected()
             try:
-                connection.request(prepared.method, prepared.target, prepared.body, _headers(prepared))
+                connection.request(prepared.method, prepared.target, prepared.body, self._headers(prepared))
                 return connection.getresponse()
             except (OSError, http.client.HTTPException) as broken:
                 self.close()
@@ -133,12 +138,16 @@ class Session:
                     self._lost(prepared.name, broken)
         raise AssertionError("unreachable")
 
+    def _headers(self, prepared: _Prepared) -> dict[str, str]:
+        content = {"Content-Type": "application/json"} if prepared.body is not None else {}
+        return content | ({"Authorization": f"Bearer {self.settings.token}"} if self.settings.token else {})
+
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection and self._connection.sock and not _closed_by_peer(self._connection.sock):
             self._connection.sock.settimeout(ANSWER_SECONDS)
             return self._connection
         self.close()
-        host, port = self._settings.host, self._settings.port
+        host, port = self.settings.host, self.settings.port
         try:
             connection = http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
             connection.connect()
@@ -189,10 +198,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_plain, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _headers(prepared: _Prepared) -> dict[str, str]:
-    return {"Content-Type": "application/json"} if prepared.body is not None else {}
 
 
 def _closed_by_peer(sock: socket.socket) -> bool:

@@ -144,6 +144,8 @@ class ClientSettings:
 
     host: str = setting("127.0.0.1", "The host's name or address.")
     port: int = setting(8000, "Port of the host's API.", bounds=PORT)
+    cluster: str = setting("", "One of the clusters that `auth login` remembers, by its name.")
+    token: str = setting("", "An API token, instead of the one that `auth login` keeps.", secret=True)
 
 
 PROGRAMS: dict[str, type] = {"host": HostSettings, "runner": RunnerSettings, "client": ClientSettings}

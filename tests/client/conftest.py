@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,17 @@ class Outcome:
 
 
 River = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for each test: what the person at this machine is logged in to is not our business."""
+    made = tmp_path / "home"
+    made.mkdir()
+    monkeypatch.setenv("HOME", str(made))
+    for name in ("KOHAKURIVER_TOKEN", "KOHAKURIVER_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+    return made
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from kohakuriver.model.node import Gpu, Metrics, Node, NodeStatus, Sample
 from kohakuriver.model.route import Route
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
-from kohakuriver.wire.serve import Answer, Edge, Identified, Streamed, build_app
+from kohakuriver.wire.serve import Answer, Edge, Identified, Incoming, Streamed, build_app
 
 FIRST = 187_000_000_000_000_001
 RUNNING: dict[str, Any] = {"status": Status.RUNNING, "completed_at": None, "exit_code": None}  # changes of a task
@@ -113,6 +113,7 @@ class MadeUpHost:
     outputs: dict[tuple[str, int], bytes] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)  # each answer of bytes is cut after the next of these
     offset_header: bool = True
+    tokens: list[str | None] = field(default_factory=list)  # what came with each request to say who it is from
 
     def answer(self, route: Route[Any, Any], reply: Reply | Any) -> None:
         """Answer a route with a value, or with what a function of the request returns or raises."""
@@ -219,7 +220,11 @@ async def _serve(host: MadeUpHost, ready: threading.Event, done: asyncio.Event) 
     async def allow(*_: Any) -> None:
         return None
 
-    edge: Edge[MadeUpHost] = Edge(host, lambda incoming: Identified(Caller("ada", Role.ADMIN)), allow)
+    def identify(incoming: Incoming) -> Identified:
+        host.tokens.append(incoming.headers.get("Authorization"))
+        return Identified(Caller("ada", Role.ADMIN))
+
+    edge: Edge[MadeUpHost] = Edge(host, identify, allow)
     answers = [Answer(route, _handler(route)) for route in api.ROUTES]
     runner = web.AppRunner(build_app(api.ROUTES, answers, edge), shutdown_timeout=0.1)
     await runner.setup()

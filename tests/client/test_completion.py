@@ -78,9 +78,15 @@ def test_every_noun_and_program_is_offered(shell: str, program: Path) -> None:
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.word)
 def test_every_command_of_a_noun_is_offered(shell: str, program: Path, noun: object) -> None:
-    word, verbs = noun.word, {command.verb for command in noun.commands()}  # type: ignore[attr-defined]
+    word = noun.word  # type: ignore[attr-defined]
+    verbs = {command.verb.partition(" ")[0] for command in noun.commands()} - {""}  # type: ignore[attr-defined]
     assert verbs <= offered(shell, program, "kohakuriver", word, "")
     assert "submit" not in offered(shell, program, "kohakuriver", "node", "")
+
+
+def test_every_command_behind_a_word_between_is_offered(shell: str, program: Path) -> None:
+    assert {"list", "create", "revoke"} <= offered(shell, program, "kohakuriver", "auth", "token", "")
+    assert "--bootstrap-file" in offered(shell, program, "kohakuriver", "auth", "register", "--")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"], indirect=True)  # fish looks for words in its own way

@@ -7,7 +7,7 @@ from kohakuriver.client.manual import EXIT_CODES, PROGRAMS
 from kohakuriver.model import errors
 from tests.client.conftest import River
 
-WORDS = [f"{noun.word} {command.verb}" for noun in NOUNS for command in noun.commands()]
+WORDS = [f"{noun.word} {command.verb}".strip() for noun in NOUNS for command in noun.commands()]
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.RiverError)]
 
 
@@ -45,11 +45,20 @@ def test_without_words_the_help_goes_to_standard_error(river: River) -> None:
     assert told.err.startswith("usage: kohakuriver ")
 
 
-@pytest.mark.parametrize("noun", [noun.word for noun in NOUNS])
+@pytest.mark.parametrize("noun", [noun.word for noun in NOUNS if noun.commands()[0].verb])
 def test_the_help_of_a_noun_shows_its_commands(river: River, noun: str) -> None:
     told = river(noun, "--help")
     assert told.code == 0
-    assert all(f"\n    {words.split()[1]} " in told.out for words in WORDS if words.startswith(noun))
+    assert all(f"\n    {words.split()[1]} " in told.out for words in WORDS if words.startswith(f"{noun} "))
+
+
+@pytest.mark.parametrize("group", sorted({words.rpartition(" ")[0] for words in WORDS if words.count(" ") == 2}))
+def test_a_word_between_leads_on_to_its_commands(river: River, group: str) -> None:
+    told = river(*group.split(), "--help")
+    assert told.code == 0
+    assert all(f"\n    {words.split()[2]} " in told.out for words in WORDS if words.startswith(f"{group} "))
+    told = river(*group.split())
+    assert (told.code, told.err) == (2, f"kohakuriver: a command is missing: `kohakuriver {group} --help` shows them\n")
 
 
 def test_a_noun_alone_says_what_is_missing(river: River) -> None:

@@ -26,7 +26,8 @@ def modules(code: str, *words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["task", "list"], ["task", "status", "5"], ["task", "submit", "--", "true"], ["node", "list"]]
+    "words",
+    [["task", "list"], ["task", "status", "5"], ["task", "submit", "--", "true"], ["node", "list"], ["auth", "status"]],
 )
 def test_ordinary_commands_load_nothing_heavy(host: MadeUpHost, words: list[str]) -> None:
     loaded = modules(LOADED, *words) - modules(BARE)
@@ -34,7 +35,10 @@ def test_ordinary_commands_load_nothing_heavy(host: MadeUpHost, words: list[str]
     assert {name for name in FORBIDDEN if name in loaded} == set()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["task", "--help"], ["task", "submit", "--help"], ["task", "lst"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["task", "--help"], ["task", "submit", "--help"], ["task", "lst"], ["auth", "login", "--help"]],
+)
 def test_help_does_not_even_load_the_network(words: list[str]) -> None:
     loaded = modules(LOADED, *words) - modules(BARE)
     assert {name for name in FORBIDDEN_IN_HELP | FORBIDDEN - {"shutil"} if name in loaded} == set()

@@ -20,4 +20,6 @@ class Noun(NamedTuple):
 NOUNS = (
     Noun("task", "run commands in the cluster, see how they do, read their output"),
     Noun("node", "the machines: what they have, how they feel, which may get tasks"),
+    Noun("auth", "who you are here: log in and out, tokens, invitations, accounts, groups"),
+    Noun("audit", "who did what to what, from where, with what result"),
 )
