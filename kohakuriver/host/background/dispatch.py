@@ -2,12 +2,14 @@
 
 import logging
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kohakuriver.host.services.node_manager import NodeResources, Placement, demand_of, explain, place
-from kohakuriver.host.services.node_registry import NodeRegistry
-from kohakuriver.host.services.task_scheduler import TaskScheduler
+from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry, resources_of
+from kohakuriver.host.services.quotas import allowance_of
+from kohakuriver.host.services.task_scheduler import Avoided, TaskScheduler
 from kohakuriver.host.store import tasks
 from kohakuriver.host.store.tasks import Change, Live, Shown
 from kohakuriver.model import errors
@@ -17,7 +19,6 @@ from kohakuriver.model.task import Task
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.sqlite import Database
-from kohakuriver.wire.call import NotDelivered
 
 log = logging.getLogger(__name__)
 QUEUE_LIMIT = 10_000  # how far one pass looks down the queue
@@ -39,14 +40,15 @@ class Dispatch:
     clock: Clock
     wake: Wake
     seen: dict[str, NodeResources] = field(default_factory=dict)
+    waits: dict[Snowflake, str] = field(default_factory=dict)  # which quota keeps a task from being placed
 
     async def step(self) -> None:
         """One pass: place, then send."""
         began = self.clock.monotonic()
-        placed = await self.db.write(self._place)
+        nodes, avoid = list(self.registry.nodes.values()), self.scheduler.outbox.avoided_by_task(began)
+        placed = await self.db.write(lambda tx: self._place(tx, nodes, avoid))
         took = self.clock.monotonic() - began
-        self.scheduler.outbox.unsent.update(placed)
-        if len(placed) >= PASS_LIMIT:
+        if placed >= PASS_LIMIT:
             self.wake.set()
         await self._send()
         if took > LONG_PASS_SECONDS:
@@ -56,6 +58,8 @@ class Dispatch:
         """Why a task waits, as the last pass saw it; None when it does not wait."""
         if task.status is not Status.PENDING:
             return None
+        if task.task_id in self.waits:
+            return self.waits[task.task_id]
         demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
         return explain(
             demand,
@@ -63,21 +67,26 @@ class Dispatch:
             self.scheduler.outbox.avoided(task.task_id, self.clock.monotonic()),
         )
 
-    def _place(self, tx: sqlite3.Connection) -> list[tuple[Snowflake, int]]:
-        outbox, now = self.scheduler.outbox, self.clock.now()
+    def _place(self, tx: sqlite3.Connection, known: Sequence[LiveNode], avoid: Avoided) -> int:
+        """Works on the store's thread, so what the event loop changes is handed in; gives how many were placed."""
         queue = tasks.queued(tx, QUEUE_LIMIT)
         if not queue:
-            return []
-        nodes = self.registry.resources(tasks.live(tx))
-        avoid = {task_id: outbox.avoided(task_id, self.clock.monotonic()) for task_id in list(outbox.shunned)}
-        made = []
+            self.waits = {}
+            return 0
+        nodes, now = resources_of(known, self._live(tx)), self.clock.now()
         held = {node.claim.claimant: node.hostname for node in self.seen.values() if node.claim}
-        for placement in place(queue, nodes, avoid, held, PASS_LIMIT):
+        allowance = allowance_of(tx)
+        made = place(queue, nodes, avoid, held, PASS_LIMIT, quotas=allowance)
+        for placement in made:
             task = tasks.get(tx, placement.task_id)
             tasks.move(tx, task, Change(Event.PLACED, _placed(task, placement)), now)
-            made.append((task.task_id, task.attempt + 1))
-        self.seen = nodes
-        return made
+            self.scheduler.outbox.unsent.add((task.task_id, task.attempt + 1))
+        self.seen, self.waits = nodes, allowance.waits
+        return len(made)
+
+    def _live(self, tx: sqlite3.Connection) -> list[Live]:
+        """What holds resources, or may yet turn out to."""
+        return [row for row in tasks.live(tx) if row.holds or self.scheduler.may_be_under_way(row)]
 
     async def _send(self) -> None:
         outbox, now = self.scheduler.outbox, self.clock.monotonic()
@@ -109,8 +118,6 @@ class Dispatch:
         try:
             await self._send_one(row, order)
         except errors.Unavailable as away:
-            if isinstance(away, NotDelivered) and tries == 0 and order is Desired.RUN:
-                outbox.unsent.add((row.task_id, row.attempt))
             log.warning("order not answered order=%s task=%s node=%s error=%s", order, row.task_id, row.node, away)
         except errors.RiverError as refused:
             await self._refused(row, order, refused)
@@ -135,7 +142,9 @@ class Dispatch:
         if order is Desired.KILL and isinstance(refused, errors.NotFound):
             await self.scheduler.confirm_absence(row)
         elif order is Desired.RUN and row.status is Status.ASSIGNING:
-            elsewhere = isinstance(refused, errors.Conflict | errors.EngineFailed | errors.TooMany)
+            elsewhere = isinstance(refused, errors.Conflict | errors.TooMany)
+            if isinstance(refused, errors.EngineFailed):
+                elsewhere = refused.retry_elsewhere
             await self.scheduler.refused(row, str(refused), elsewhere)
 
 

@@ -29,13 +29,12 @@ class HealthCheck:
         now = self.clock.monotonic()
         self.scheduler.outbox.prune(now)
         for hostname, node in list(self.registry.nodes.items()):
-            if node.online and now - node.seen > silence:
+            if now - node.seen <= silence:
+                continue
+            if node.online:
                 node.online = False
                 log.warning("node went offline node=%s silent_seconds=%.1f", hostname, now - node.seen)
-            if not node.online:
-                lost = await self.scheduler.give_up_on(
-                    hostname, f"node {hostname} was silent for {show_seconds(silence)}"
-                )
-                if lost:
-                    log.warning("tasks of an offline node given up node=%s tasks=%d", hostname, lost)
-                    self.dispatch_wake.set()
+            lost = await self.scheduler.give_up_on(hostname, f"node {hostname} was silent for {show_seconds(silence)}")
+            if lost:
+                log.warning("tasks of an offline node given up node=%s tasks=%d", hostname, lost)
+                self.dispatch_wake.set()

@@ -4,14 +4,15 @@ import logging
 import sqlite3
 
 from kohakuriver import __version__
-from kohakuriver.host.services.node_registry import LiveNode, tell, tell_text, with_drain
+from kohakuriver.host.services.node_registry import LiveNode, resources_of, tell, tell_text, with_drain
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import nodes, tasks
+from kohakuriver.host.store import audit, nodes, tasks
+from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.nodes import NodeRow
 from kohakuriver.host.store.tasks import Change
 from kohakuriver.model import host_api
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import Conflict
+from kohakuriver.model.errors import Conflict, NotFound, RiverError
 from kohakuriver.model.host_api import Drain, Hostname
 from kohakuriver.model.lifecycle import Desired, Event, Status
 from kohakuriver.model.node import Node
@@ -38,7 +39,13 @@ async def register(host: Host, caller: Caller, asked: Register) -> Registered:
         drain_reason=known.row.drain_reason if known else "",
     )
     if known is None or known.row != row:
-        await host.db.write(lambda tx: nodes.save(tx, row))
+        deed, now = Deed("node.register", f"node:{row.hostname}", row.url), host.clock.now()
+
+        def save(tx: sqlite3.Connection) -> NodeRow:
+            audit.record(tx, caller, deed, now)
+            return _save_as_drained(tx, row)
+
+        row = await host.db.write(save)
     node = host.registry.nodes.setdefault(asked.hostname, LiveNode(row, host.clock.monotonic()))
     node.row, node.warnings = row, tuple(asked.warnings)
     log.info("runner registered node=%s url=%s engine=%s version=%s", row.hostname, row.url, row.engine, row.version)
@@ -51,6 +58,14 @@ async def register(host: Host, caller: Caller, asked: Register) -> Registered:
     )
 
 
+def _save_as_drained(tx: sqlite3.Connection, row: NodeRow) -> NodeRow:
+    """An admin may have drained it just now: what he said stays."""
+    before = nodes.find(tx, row.hostname)
+    kept = row if before is None else with_drain(row, before.draining, before.drain_reason)
+    nodes.save(tx, kept)
+    return kept
+
+
 def _refuse_twin(host: Host, asked: Register) -> None:
     """A second runner of one name must not take over while the first one lives."""
     known = host.registry.nodes.get(asked.hostname)
@@ -61,27 +76,44 @@ def _refuse_twin(host: Host, asked: Register) -> None:
 
 
 async def heartbeat(host: Host, caller: Caller, asked: Heartbeat) -> Acknowledged:
-    node = host.registry.get(asked.hostname)
+    node = _registered(host, asked.hostname, asked.report)
     node.metrics, node.warnings = asked.metrics, tuple(asked.warnings)
     node.samples.extend(asked.samples)
     return await _take(host, node, asked.report, asked.clock)
 
 
 async def report(host: Host, caller: Caller, asked: Changed) -> Acknowledged:
-    return await _take(host, host.registry.get(asked.hostname), asked.report, None)
+    return await _take(host, _registered(host, asked.hostname, asked.report), asked.report, None)
+
+
+def _registered(host: Host, hostname: str, told: Report) -> LiveNode:
+    """The node; raises NotFound when this life of its runner must introduce itself (or is over: a late report)."""
+    node = host.registry.get(hostname)
+    if not node.knows_life(told):
+        raise NotFound(f"this life of node {hostname} is not registered")
+    return node
 
 
 async def _take(host: Host, node: LiveNode, told: Report, clock: float | None) -> Acknowledged:
-    """A sign of life: its report goes into the rows before the node counts as online again."""
+    """A sign of life: its report goes into the rows before the node counts as online again.
+
+    One that was overtaken by a later one says nothing of how the node is now.
+    """
+    async with node.taking:
+        return await _take_news(host, node, told, clock) if node.is_news(told) else Acknowledged()
+
+
+async def _take_news(host: Host, node: LiveNode, told: Report, clock: float | None) -> Acknowledged:
     if clock is not None:
         node.clock_skew_seconds = clock - host.clock.now()
     node.seen, node.heard_at = host.clock.monotonic(), host.clock.now()
+    is_first = not node.reported
     acknowledged = await host.scheduler.update_task_status(node, told)
     came_back = not node.online
-    node.online = True
+    node.online = node.reported = True
     if came_back:
         log.info("node is back node=%s", node.row.hostname)
-    if came_back or acknowledged.ended:
+    if came_back or is_first or acknowledged.ended:
         host.dispatch.wake.set()
     return acknowledged
 
@@ -93,9 +125,9 @@ async def list_nodes(host: Host, caller: Caller, asked: Nothing) -> Encoded[list
 
 
 async def show_node(host: Host, caller: Caller, asked: Hostname) -> Node:
+    live = await host.db.read(lambda tx: tasks.live(tx, asked.hostname))
     node = host.registry.get(asked.hostname)
-    resources = host.registry.resources(await host.db.read(lambda tx: tasks.live(tx, asked.hostname)))
-    return tell(node, resources[asked.hostname])
+    return tell(node, resources_of([node], [row for row in live if row.holds])[asked.hostname])
 
 
 async def drain(host: Host, caller: Caller, asked: Drain) -> Node:
@@ -110,10 +142,13 @@ async def _set_drain(host: Host, caller: Caller, hostname: str, wanted: tuple[bo
     def change(tx: sqlite3.Connection) -> NodeRow:
         row = with_drain(nodes.get(tx, hostname), *wanted)
         nodes.save(tx, row)
+        audit.record(tx, caller, Deed(action, f"node:{hostname}", row.drain_reason), host.clock.now())
         return row
 
-    node = host.registry.get(hostname)
-    node.row = await host.db.write(change)
+    host.registry.get(hostname)
+    action = "node.drain" if wanted[0] else "node.resume"
+    row = await host.db.write(change)
+    host.registry.get(hostname).row = row
     host.dispatch.wake.set()
     return await show_node(host, caller, Hostname(hostname=hostname))
 
@@ -134,9 +169,14 @@ async def delete(host: Host, caller: Caller, asked: Hostname) -> Nothing:
                 change = Change(Event.KILLED, {"completed_at": rfc3339(now)}, "its node was deleted", caller.name)
                 tasks.move(tx, tasks.get(tx, row.task_id), change, now)
         nodes.delete(tx, asked.hostname)
+        audit.record(tx, caller, Deed("node.delete", f"node:{asked.hostname}"), now)
 
-    await host.db.write(forget)
-    host.registry.nodes.pop(asked.hostname, None)
+    host.registry.nodes.pop(asked.hostname)  # first, so that nothing is placed there meanwhile
+    try:
+        await host.db.write(forget)
+    except RiverError:
+        host.registry.nodes.setdefault(asked.hostname, node)
+        raise
     return Nothing()
 
 

@@ -3,6 +3,7 @@
 What is registered comes from the store; what heartbeats said can be thrown away at any instant.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,11 +28,17 @@ HISTORY_SECONDS = 60
 
 @dataclass(slots=True)
 class LiveNode:
-    """One node: its row, and what was heard of it last (`seen` is monotonic seconds)."""
+    """One node: its row, and what was heard of it last (`seen` is monotonic seconds).
+
+    `reported` stands when a report of it is in the rows: before that nobody knows what is free there. `taking` lets
+    one report in at a time, so that a later one is never overtaken by an earlier one on its way into the rows.
+    """
 
     row: NodeRow
     seen: float
     online: bool = True
+    reported: bool = False
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
     heard_at: float = 0.0
     metrics: Metrics = field(default_factory=Metrics)
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=HISTORY_SECONDS))
@@ -46,17 +53,23 @@ class LiveNode:
     shown: str = ""
 
     def is_news(self, report: Report) -> bool:
-        """Whether the report is newer than the last one; a new life of the runner always is."""
+        """Whether the report is newer than the last one."""
         if report.instance == self.instance and report.sequence <= self.sequence:
             return False
         self.instance, self.sequence = report.instance, report.sequence
         return True
+
+    def knows_life(self, report: Report) -> bool:
+        """Whether the report is of the runner's life that registered last (or of any, when none has since our start)."""
+        return self.instance in ("", report.instance)
 
     @property
     def closed(self) -> str:
         """Why it takes no new tasks; empty text when it does."""
         if not self.online:
             return "offline"
+        if not self.reported:
+            return "not heard of yet"
         return f"draining{f' ({self.row.drain_reason})' if self.row.drain_reason else ''}" if self.row.draining else ""
 
 
@@ -75,13 +88,18 @@ class NodeRegistry:
 
     def resources(self, live: Iterable[Live]) -> dict[str, NodeResources]:
         """Every node with what is free on it, as placement needs it."""
-        found = {name: _resources(node) for name, node in self.nodes.items()}
-        for row in live:
-            node = found.get(row.node)
-            if node is not None and row.holds:
-                gpus = frozenset(codec.loads(row.gpus)) if row.gpus != "[]" else frozenset()
-                node.take(Holding((-row.priority, row.task_id), row.cores, row.memory_bytes, gpus))
-        return found
+        return resources_of(self.nodes.values(), (row for row in live if row.holds))
+
+
+def resources_of(nodes: Iterable[LiveNode], live: Iterable[Live]) -> dict[str, NodeResources]:
+    """These nodes with what is left on them by these rows, as placement needs it."""
+    found = {node.row.hostname: _resources(node) for node in nodes}
+    for row in live:
+        node = found.get(row.node)
+        if node is not None:
+            gpus = frozenset(codec.loads(row.gpus)) if row.gpus != "[]" else frozenset()
+            node.take(Holding((-row.priority, row.task_id), row.cores, row.memory_bytes, gpus))
+    return found
 
 
 def _resources(node: LiveNode) -> NodeResources:

@@ -44,7 +44,7 @@ def reconcile(
     elsewhere: Mapping[int, Elsewhere],
     awaited: Callable[[Live], bool],
 ) -> Verdict:
-    """Compare one node's rows with its report; `awaited` says of an `assigning` row that it may still be on its way."""
+    """Compare one node's rows with its report; `awaited` says of a row never reported yet that it may still be."""
     verdict = Verdict()
     by_id = {row.task_id: row for row in rows}
     reported = set()
@@ -52,7 +52,8 @@ def reconcile(
         row = by_id.get(state.task_id)
         if row is not None and row.attempt == state.attempt:
             reported.add(state.task_id)
-            if STANDING.get(state.state) is not row.status and state.state is not State.PREPARING:
+            is_alive = state.state is State.PREPARING and row.status is Status.LOST
+            if is_alive or STANDING.get(state.state, row.status) is not row.status or state.state is State.ENDED:
                 verdict.news.append(state)
         else:
             _settle_stray(state, elsewhere.get(state.task_id), verdict)
@@ -63,9 +64,9 @@ def reconcile(
 
 
 def _absence_matters(row: Live, awaited: Callable[[Live], bool]) -> bool:
-    if row.status is Status.LOST:
-        return row.desired is Desired.KILL
-    return row.status is not Status.ASSIGNING or not awaited(row)
+    if row.status is Status.LOST and row.desired is not Desired.KILL:
+        return False
+    return row.status in (Status.RUNNING, Status.PAUSED) or not awaited(row)
 
 
 def _settle_stray(state: WorkloadState, place: Elsewhere | None, verdict: Verdict) -> None:
@@ -82,10 +83,8 @@ def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
     """The events by which a task comes to stand where its runner says; none when it does already."""
     if state.state is State.ENDED:
         return [_judge_end(task, state, now)] if task.status not in FINAL else []
-    if state.state is State.PREPARING:
-        return []
     changes = []
-    if task.status is Status.ASSIGNING:
+    if task.status is Status.ASSIGNING and state.state is not State.PREPARING:
         changes.append(Change(Event.STARTED, {"started_at": _time(state.started_at, now)}))
     elif task.status is Status.LOST:
         changes.append(Change(Event.FOUND_ALIVE, {"completed_at": None, "error_message": None}))

@@ -1,25 +1,29 @@
 """Speaks with runners about tasks: sends what the rows want done there, and takes what comes back into the rows."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kohakuriver.host.services import reconcile
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
-from kohakuriver.host.store import tasks
+from kohakuriver.host.store import task_secrets, tasks
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.errors import Unavailable
 from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
-from kohakuriver.model.report import Acknowledged, AttemptRef, Report, WorkloadState
+from kohakuriver.model.report import Acknowledged, AttemptRef, Report, State, WorkloadState
 from kohakuriver.model.task import SPEC_FIELDS, Task, TaskSpec
 from kohakuriver.model.units import rfc3339
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.sqlite import Database, Work
-from kohakuriver.wire.call import Peer
+from kohakuriver.wire.call import DEFAULT_TIMEOUT_SECONDS, NotDelivered, Peer
 from kohakuriver.wire.peers import RunnerPeers as RunnerPeers
+from kohakuriver.wire.sign import WINDOW_SECONDS
 
 UNKNOWN_GRACE_SECONDS = 60.0
+# A report may be so old when it is taken: signed within the window, or made once and signed twice by a caller that waits.
+ABSENCE_GRACE_SECONDS = WINDOW_SECONDS + 2 * DEFAULT_TIMEOUT_SECONDS
 SHUN_FIRST_SECONDS, SHUN_CAP_SECONDS = 2.0, 60.0
 
 
@@ -33,28 +37,35 @@ class Shunned:
 
 
 Attempt = tuple[Snowflake, int]
+Avoided = Mapping[Snowflake, Mapping[str, str]]
 
 
 @dataclass(slots=True)
 class Outbox:
     """What is under way to runners; all of it can be lost at any instant and is then worked out anew.
 
-    `unsent` attempts have certainly not reached a runner, `sent` says when (monotonic) one did, `again` before when an
-    order is not to be sent once more and how often it was.
+    `unsent` attempts have certainly not reached a runner, `sent` ones certainly have, `tried` says when (monotonic) one
+    may have last, `again` before when an order is not to be sent once more and how often it was.
     """
 
     under_way: set[Snowflake] = field(default_factory=set)
     unsent: set[Attempt] = field(default_factory=set)
-    sent: dict[Attempt, float] = field(default_factory=dict)
+    sent: set[Attempt] = field(default_factory=set)
+    tried: dict[Attempt, float] = field(default_factory=dict)
     again: dict[tuple[Snowflake, int, Desired], tuple[float, int]] = field(default_factory=dict)
     unknown_since: dict[Attempt, float] = field(default_factory=dict)
     shunned: dict[Snowflake, Shunned] = field(default_factory=dict)
 
     def forget(self, task_id: Snowflake, attempt: int) -> None:
         """The attempt is over."""
-        self.sent.pop((task_id, attempt), None)
-        self.unsent.discard((task_id, attempt))
+        self.tried.pop((task_id, attempt), None)
         self.unknown_since.pop((task_id, attempt), None)
+        self.forget_orders(task_id, attempt)
+
+    def forget_orders(self, task_id: Snowflake, attempt: int) -> None:
+        """Whatever was said about the attempt is to be said anew, should it come back."""
+        self.sent.discard((task_id, attempt))
+        self.unsent.discard((task_id, attempt))
         for order in Desired:
             self.again.pop((task_id, attempt, order), None)
 
@@ -67,10 +78,16 @@ class Outbox:
         shunned.said[hostname] = f"turned it away: {said}"
 
     def prune(self, now: float) -> None:
-        """Forget refusals that no longer keep anybody away."""
+        """Forget refusals that no longer keep anybody away, and tries that are too old to matter."""
+        for key in [key for key, tried in self.tried.items() if now - tried > ABSENCE_GRACE_SECONDS]:
+            del self.tried[key]
         for task_id, shunned in list(self.shunned.items()):
             if max(shunned.until.values()) + SHUN_CAP_SECONDS < now:
                 del self.shunned[task_id]
+
+    def avoided_by_task(self, now: float) -> Avoided:
+        """For each task that was turned away lately what `avoided` says."""
+        return {task_id: self.avoided(task_id, now) for task_id in self.shunned}
 
     def avoided(self, task_id: Snowflake, now: float) -> dict[str, str]:
         """The nodes that a task keeps away from just now, and what they said."""
@@ -92,7 +109,9 @@ class TaskScheduler:
 
     async def send_task_to_runner(self, row: Live) -> None:
         """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
-        task = await self.db.read(lambda tx: tasks.get(tx, row.task_id))
+        task, secret_env = await self.db.read(
+            lambda tx: (tasks.get(tx, row.task_id), task_secrets.of_task(tx, row.task_id))
+        )
         if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
             return
         request = runner_api.Execute(
@@ -100,13 +119,24 @@ class TaskScheduler:
             attempt=task.attempt,
             owner=task.owner,
             spec=TaskSpec(**{name: getattr(task, name) for name in SPEC_FIELDS}),
+            secret_env=secret_env,
             gpus=task.assigned_gpus,
             numa_node=task.assigned_numa,
         )
         key = (row.task_id, row.attempt)
+        never_tried = key in self.outbox.unsent
         self.outbox.unsent.discard(key)
-        await self._peer(row).call(runner_api.EXECUTE, request)
-        self.outbox.sent[key] = self.clock.monotonic()
+        try:
+            await self._peer(row).call(runner_api.EXECUTE, request)
+        except NotDelivered:
+            if never_tried:
+                self.outbox.unsent.add(key)
+            raise
+        except Unavailable:
+            self.outbox.tried[key] = self.clock.monotonic()
+            raise
+        self.outbox.sent.add(key)
+        self.outbox.tried[key] = self.clock.monotonic()
 
     async def send_kill_to_runner(self, row: Live) -> None:
         """Ask for the end of an attempt; the report tells when it is true."""
@@ -128,12 +158,10 @@ class TaskScheduler:
     async def update_task_status(self, node: LiveNode, report: Report) -> Acknowledged:
         """Take a runner's report into the rows; the answer says what it may forget and what it must remove.
 
-        A report older than one taken before changes nothing.
+        To be called with a node's reports in their order, one at a time.
         """
-        if not node.is_news(report):
-            return Acknowledged()
         rows, elsewhere = await self.db.read(lambda tx: _standing(tx, node.row.hostname, report.workloads))
-        verdict = reconcile.reconcile(rows, report.workloads, elsewhere, self._may_be_under_way)
+        verdict = reconcile.reconcile(rows, report.workloads, elsewhere, self.may_be_under_way)
         node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
         node.strays = len(verdict.unknown)
         ended, fenced = list(verdict.ended), list(verdict.fenced)
@@ -144,7 +172,7 @@ class TaskScheduler:
             if state.refused and state.retry_elsewhere:
                 said = state.message or "no reason given"
                 self.outbox.shun(state.task_id, node.row.hostname, said, self.clock.monotonic())
-        for ref in ended:
+        for ref in (*ended, *(AttemptRef(row.task_id, row.attempt) for row in verdict.gone)):
             self.outbox.forget(ref.task_id, ref.attempt)
         return Acknowledged(ended=ended, fenced=fenced)
 
@@ -152,7 +180,7 @@ class TaskScheduler:
         """A node went silent: its tasks are lost, or wait again; how many there were."""
         now = self.clock.now()
 
-        def give_up(tx: sqlite3.Connection) -> int:
+        def give_up(tx: sqlite3.Connection) -> list[Live]:
             rows = [row for row in tasks.live(tx, hostname) if row.holds]
             for row in rows:
                 task = tasks.get(tx, row.task_id)
@@ -162,9 +190,12 @@ class TaskScheduler:
                     change = reconcile.judge_gone(task, now, why)
                 if change:
                     tasks.move(tx, task, change, now)
-            return len(rows)
+            return rows
 
-        return await self.db.write(give_up)
+        given_up = await self.db.write(give_up)
+        for row in given_up:
+            self.outbox.forget_orders(row.task_id, row.attempt)
+        return len(given_up)
 
     async def refused(self, row: Live, why: str, retry_elsewhere: bool) -> None:
         """A runner would not take an attempt."""
@@ -196,10 +227,13 @@ class TaskScheduler:
     def _peer(self, row: Live) -> Peer:
         return self.peers.at(self.registry.get(row.node).row.url)
 
-    def _may_be_under_way(self, row: Live) -> bool:
-        """Whether the absence of an `assigning` row from a report proves nothing."""
-        sent = self.outbox.sent.get((row.task_id, row.attempt))
-        return sent is None or self.clock.monotonic() - sent < 2 * self.heartbeat_interval_seconds
+    def may_be_under_way(self, row: Live) -> bool:
+        """Whether the absence of a row from a report proves nothing: the report may be older than the order to run it."""
+        key = (row.task_id, row.attempt)
+        tried = self.outbox.tried.get(key)
+        if tried is not None and self.clock.monotonic() - tried < ABSENCE_GRACE_SECONDS:
+            return True
+        return row.status is Status.ASSIGNING and key not in self.outbox.sent
 
     def _unknown_too_long(self, ref: AttemptRef) -> bool:
         now = self.clock.monotonic()
@@ -214,7 +248,8 @@ class TaskScheduler:
                 task = tasks.get(tx, state.task_id)
                 if task.attempt == state.attempt:
                     task = _apply(tx, task, state, now)
-                if task.attempt != state.attempt or task.status in FINAL or task.status is Status.PENDING:
+                is_over = task.attempt != state.attempt or task.status in FINAL or task.status is Status.PENDING
+                if is_over and state.state is State.ENDED:  # what still lives is fenced off by the next report
                     over.append(AttemptRef(state.task_id, state.attempt))
             for row in verdict.gone:
                 task = tasks.get(tx, row.task_id)
