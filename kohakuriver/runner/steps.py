@@ -15,6 +15,7 @@ from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, M
 
 log = logging.getLogger(__name__)
 ENGINE_PATIENCE_SECONDS = 15.0  # a daemon that restarts is waited for; one that is gone is not
+AGAIN_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -36,11 +37,15 @@ async def _nothing(work: Work) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: doing it twice is as doing it once, and so is undoing it."""
+    """One step: doing it twice is as doing it once, and so is undoing it.
+
+    `tries` is how often an engine that is well may say that another node might do better before that is believed.
+    """
 
     name: str
     do: Act
     undo: Act = _nothing
+    tries: int = 3
 
 
 def begin(bench: Bench, held: Held) -> Work:
@@ -65,20 +70,29 @@ async def prepare(work: Work) -> None:
 
 
 async def _patiently(step: Step, work: Work) -> None:
-    """Do a step, waiting for an engine that is away for a moment; a kill is heard meanwhile."""
-    clock, pause = work.bench.clock, 0.5
+    """Do a step; an engine that is away for a moment is waited for, one that is well is asked but a few times."""
+    clock, pause, tries_left = work.bench.clock, AGAIN_SECONDS, step.tries
     give_up_at = clock.monotonic() + ENGINE_PATIENCE_SECONDS
     while True:
         try:
             return await step.do(work)
         except EngineFailed as failed:
-            if not failed.retry_elsewhere or clock.monotonic() + pause > give_up_at:
+            tries_left -= await _engine_answers(work)
+            if not failed.retry_elsewhere or tries_left == 0 or clock.monotonic() + pause > give_up_at:
                 raise
             log.warning("step failed, will try again key=%s step=%s error=%s", _label(work), step.name, failed)
             _tell(work, f"waits for the engine: {failed}")
         async with work.held.patience(None, step.name):
             await clock.sleep(pause)
         pause *= 2
+
+
+async def _engine_answers(work: Work) -> bool:
+    try:
+        await work.bench.engine.describe()
+    except EngineFailed:
+        return False
+    return True
 
 
 def _tell(work: Work, message: str) -> None:
@@ -181,7 +195,7 @@ async def _unmark(work: Work) -> None:
 STEPS = (
     Step("turn", _wait_for_turn),
     Step("policy", _ask_policy),
-    Step("image", _get_image),
+    Step("image", _get_image, tries=1),
     Step("directories", _make_directories, undo=_remove_directories),
     Step("container", _create, undo=_remove),
     Step("start", _start, undo=_unmark),

@@ -76,6 +76,7 @@ class Workloads:
 
     async def _sweep(self) -> None:
         """Heal what events did not tell, and take away what nobody knows."""
+        known = set(self._held)  # before the look: what ends and goes meanwhile is no leftover
         expected = [held for held in self._held.values() if held.state.state in STANDING.values()]
         try:
             seen = {each.key: each for each in await self._bench.engine.observe_all()}
@@ -85,7 +86,7 @@ class Workloads:
         for held in expected:
             if not _agrees(held, seen.get(held.key)):
                 held.ring()
-        await self._remove_leftovers(seen.keys())
+        await self._remove_leftovers(seen.keys() - known)
 
     async def _remove_leftovers(self, there: Iterable[WorkloadKey]) -> None:
         for key in [key for key in there if key not in self._held]:

@@ -285,7 +285,7 @@ def test_a_kill_during_preparation_survives_a_restart(tmp_path: Path) -> None:
 def test_an_error_of_the_engine_that_the_runner_survives(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
         away = EngineFailed("the daemon went away", retry_elsewhere=True)
-        for step in ("ensure_image", "create", "start", "observe", "finish_logs", "remove"):
+        for step in ("create", "start", "observe", "finish_logs", "remove"):
             stage.engine.faults.before[step] = [away]
             stage.engine.faults.after[step] = [away]
         await stage.shell("echo hello; exit 7")

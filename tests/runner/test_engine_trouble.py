@@ -6,6 +6,7 @@ import pytest
 
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
+from kohakuriver.system.engine import Observed
 from tests.runner.stage import Stage, key, play
 
 
@@ -132,11 +133,15 @@ def test_a_missing_program_is_refused_and_leaves_nothing(tmp_path: Path) -> None
 
 def test_an_engine_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
-        stage.engine.faults.before["create"] = [EngineFailed("no answer", retry_elsewhere=True)] * 3
+        stage.engine.faults.delay_seconds["ensure_image"] = 5
         await stage.execute("true")
-        waiting = await stage.told("preparing")
-        await stage.until(lambda: (stage.host.told[key()].message or "").startswith("waits for the engine: no answer"))
-        assert waiting.state is State.PREPARING
+        await stage.until(lambda: ("ensure_image", None) in stage.engine.calls)
+        stage.engine.faults.unreachable = True
+        await stage.clock.advance(6)
+        await stage.until(lambda: (stage.host.told[key()].message or "").startswith("waits for the engine: "))
+        assert stage.host.told[key()].state is State.PREPARING
+        await stage.clock.advance(3)
+        stage.engine.faults.unreachable = False
         end = await stage.told("ended", pass_seconds=0.1)
         assert (end.exit_code, end.message) == (0, None)
 
@@ -145,10 +150,25 @@ def test_an_engine_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> No
 
 def test_an_engine_that_stays_away_sends_the_task_elsewhere(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
-        stage.engine.faults.before["ensure_image"] = [EngineFailed("disk full", retry_elsewhere=True)] * 100
+        stage.engine.faults.delay_seconds["ensure_image"] = 1
         await stage.execute("true")
+        await stage.until(lambda: ("ensure_image", None) in stage.engine.calls)
+        stage.engine.faults.unreachable = True
         end = await stage.told("ended", pass_seconds=0.5)
+        assert (end.refused, end.retry_elsewhere) == (True, True)
+        assert end.message == "the fake engine does not answer"
+
+    play(tmp_path, script)
+
+
+@pytest.mark.parametrize(("step", "tries"), [("ensure_image", 1), ("create", 3)])
+def test_what_an_engine_that_is_well_cannot_do_is_soon_sent_elsewhere(tmp_path: Path, step: str, tries: int) -> None:
+    async def script(stage: Stage) -> None:
+        stage.engine.faults.before[step] = [EngineFailed("disk full", retry_elsewhere=True)] * 100
+        await stage.execute("true")
+        end = await stage.told("ended", pass_seconds=0.1)
         assert (end.refused, end.retry_elsewhere, end.message) == (True, True, "disk full")
+        assert [name for name, _ in stage.engine.calls].count(step) == tries
 
     play(tmp_path, script)
 
@@ -201,5 +221,25 @@ def test_starts_are_bounded(tmp_path: Path) -> None:
         stage.engine.faults.delay_seconds.clear()
         await stage.clock.advance(51)
         await stage.until(lambda: len(stage.host.ends) == 30)
+
+    play(tmp_path, script)
+
+
+def test_what_ends_and_goes_during_a_slow_look_is_no_leftover(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        look = stage.engine.observe_all
+
+        async def slow_look() -> list[Observed]:
+            seen = await look()
+            await stage.clock.sleep(10)
+            return seen
+
+        stage.engine.observe_all = slow_look  # type: ignore[method-assign]
+        await stage.execute("sleep", "5")
+        await stage.told("running")
+        await stage.told("ended", pass_seconds=0.1)
+        await stage.forgotten()
+        await stage.clock.advance(20)
+        assert stage.engine.calls.count(("remove", key())) == 1
 
     play(tmp_path, script)
