@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kohakuriver.host.store.tasks import Change, Live
-from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
+from kohakuriver.model.lifecycle import FINAL, ON_NODE, Desired, Event, Status
 from kohakuriver.model.report import AttemptRef, State, WorkloadState
 from kohakuriver.model.task import RetryOn, Task
 from kohakuriver.model.units import rfc3339, show_seconds
@@ -80,9 +80,11 @@ def _settle_stray(state: WorkloadState, place: Elsewhere | None, verdict: Verdic
 
 
 def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
-    """The events by which a task comes to stand where its runner says; none when it does already."""
+    """The events by which a task comes to stand where its runner says; none when it does already, or is over."""
+    if task.status not in ON_NODE and task.status is not Status.LOST:
+        return []
     if state.state is State.ENDED:
-        return [_judge_end(task, state, now)] if task.status not in FINAL else []
+        return [_judge_end(task, state, now)]
     changes = []
     if task.status is Status.ASSIGNING and state.state is not State.PREPARING:
         changes.append(Change(Event.STARTED, {"started_at": _time(state.started_at, now)}))

@@ -1,0 +1,247 @@
+"""What a report means for the rows: case by case, and by properties that hold for any report."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kohakuriver.host.services.reconcile import GONE, Elsewhere, judge, judge_gone, judge_refusal, reconcile
+from kohakuriver.host.store.tasks import Live
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status, after
+from kohakuriver.model.report import State, WorkloadState
+from kohakuriver.model.task import RetryOn, Task
+
+NOW = 1_700_000_000.0
+LIVE = sorted(ON_NODE | {Status.LOST})
+
+
+def row(task_id: int = 1, status: Status = Status.RUNNING, attempt: int = 1, desired: Desired = Desired.RUN) -> Live:
+    return Live("n1", Snowflake(task_id), attempt, status, desired, 0, 1, 0, "[]")
+
+
+def state(task_id: int = 1, at: State = State.RUNNING, attempt: int = 1, **more: Any) -> WorkloadState:
+    return WorkloadState(task_id=Snowflake(task_id), attempt=attempt, state=at, **more)
+
+
+def task(status: Status = Status.RUNNING, **more: Any) -> Task:
+    members: dict[str, Any] = {"attempt": 1, "tries": 1, "assigned_node": "n1", "assigned_gpus": [0]} | more
+    return Task(
+        task_id=Snowflake(1),
+        batch_id=Snowflake(1),
+        owner="local",
+        command="true",
+        status=status,
+        submitted_at="",
+        **members,
+    )
+
+
+def never(_: Live) -> bool:
+    return False
+
+
+# --- rows against a report ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", list(State))
+@pytest.mark.parametrize("status", LIVE)
+def test_a_row_and_its_attempt_make_news_only_when_they_differ(status: Status, at: State) -> None:
+    verdict = reconcile([row(status=status)], [state(at=at)], {}, never)
+    same = (status, at) in {
+        (Status.RUNNING, State.RUNNING), (Status.PAUSED, State.PAUSED), (Status.ASSIGNING, State.PREPARING),
+        (Status.RUNNING, State.PREPARING), (Status.PAUSED, State.PREPARING),
+    }  # fmt: skip
+    assert bool(verdict.news) is not same
+    assert not verdict.gone and not verdict.fenced and not verdict.ended and not verdict.unknown
+
+
+@pytest.mark.parametrize(
+    ("standing", "awaited", "gone"),
+    [
+        (row(status=Status.RUNNING), True, True),
+        (row(status=Status.PAUSED), True, True),
+        (row(status=Status.ASSIGNING), True, False),
+        (row(status=Status.ASSIGNING), False, True),
+        (row(status=Status.LOST), False, False),
+        (row(status=Status.LOST, desired=Desired.KILL), False, True),
+        (row(status=Status.LOST, desired=Desired.KILL), True, False),
+    ],
+)
+def test_what_a_report_does_not_name_is_gone_unless_it_may_still_come(
+    standing: Live, awaited: bool, gone: bool
+) -> None:
+    assert bool(reconcile([standing], [], {}, lambda _: awaited).gone) is gone
+
+
+@pytest.mark.parametrize(
+    ("told", "place", "outcome"),
+    [
+        (state(), None, "unknown"),
+        (state(at=State.ENDED), None, "unknown"),
+        (state(), Elsewhere(2, Status.RUNNING, "n2"), "fenced"),
+        (state(at=State.ENDED), Elsewhere(2, Status.RUNNING, "n2"), "ended"),
+        (state(), Elsewhere(1, Status.PENDING, None), "fenced"),
+        (state(at=State.PREPARING), Elsewhere(1, Status.KILLED, "n1"), "fenced"),
+        (state(at=State.ENDED), Elsewhere(1, Status.COMPLETED, "n1"), "ended"),
+        (state(at=State.PAUSED), Elsewhere(1, Status.COMPLETED, "n1"), "fenced"),
+    ],
+)
+def test_what_no_row_of_the_node_knows_is_fenced_ended_or_unknown(
+    told: WorkloadState, place: Elsewhere | None, outcome: str
+) -> None:
+    verdict = reconcile([], [told], {1: place} if place else {}, never)
+    found = {name: getattr(verdict, name) for name in ("fenced", "ended", "unknown", "gone", "news")}
+    assert [name for name, refs in found.items() if refs] == [outcome]
+
+
+def test_an_older_attempt_beside_the_newer_one_is_fenced_and_the_newer_one_believed() -> None:
+    verdict = reconcile(
+        [row(attempt=2)], [state(attempt=1), state(attempt=2)], {1: Elsewhere(2, Status.RUNNING, "n1")}, never
+    )
+    assert [(ref.task_id, ref.attempt) for ref in verdict.fenced] == [(1, 1)] and not verdict.gone and not verdict.news
+
+
+STATES = st.builds(
+    state, st.integers(1, 4), st.sampled_from(list(State)), st.integers(1, 3), exit_code=st.none() | st.integers(0, 3)
+)
+ROWS = st.lists(
+    st.builds(row, st.integers(1, 4), st.sampled_from(LIVE), st.integers(1, 3), st.sampled_from(list(Desired))),
+    unique_by=lambda r: r.task_id,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(ROWS, st.lists(STATES, unique_by=lambda s: (s.task_id, s.attempt)), st.booleans())
+def test_every_attempt_and_every_row_has_one_outcome(
+    rows: list[Live], states: list[WorkloadState], awaited: bool
+) -> None:
+    elsewhere = {r.task_id: Elsewhere(r.attempt, r.status, r.node) for r in rows}
+    verdict = reconcile(rows, states, elsewhere, lambda _: awaited)
+    standing = {(r.task_id, r.attempt): r for r in rows}
+    strays = [(s.task_id, s.attempt) for s in states if (s.task_id, s.attempt) not in standing]
+    outcomes = [(ref.task_id, ref.attempt) for ref in (*verdict.ended, *verdict.fenced, *verdict.unknown)]
+    assert len(set(outcomes)) == len(outcomes) and set(outcomes) <= set(strays)
+    assert {(s.task_id, s.attempt) for s in verdict.news} <= standing.keys()
+    reported = {(s.task_id, s.attempt) for s in states}
+    for each in verdict.gone:
+        assert (each.task_id, each.attempt) not in reported
+    for ref in verdict.fenced:
+        assert ref.attempt < elsewhere[ref.task_id].attempt, "nothing that is of now is fenced"
+
+
+# --- what becomes of a task ---------------------------------------------------------------------------------------------
+
+
+def played(start: Task, told: WorkloadState) -> Task:
+    for change in judge(start, told, NOW):
+        start = replace(start, status=after(start.status, change.event), **change.values)
+    return start
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (state(at=State.ENDED, exit_code=0), Status.COMPLETED),
+        (state(at=State.ENDED, exit_code=1), Status.FAILED),
+        (state(at=State.ENDED, exit_code=137), Status.FAILED),
+        (state(at=State.ENDED, signal=9), Status.FAILED),
+        (state(at=State.ENDED, exit_code=137, oom_killed=True), Status.KILLED_OOM),
+        (state(at=State.ENDED, signal=15, killed=True), Status.KILLED),
+        (state(at=State.ENDED, exit_code=0, killed=True), Status.KILLED),
+        (state(at=State.ENDED, exit_code=0, timed_out=True), Status.FAILED),
+        (state(at=State.ENDED, signal=9, killed=True, timed_out=True), Status.FAILED),
+        (state(at=State.RUNNING), Status.RUNNING),
+        (state(at=State.PAUSED), Status.PAUSED),
+    ],
+)
+@pytest.mark.parametrize("before", LIVE)
+def test_a_task_comes_to_stand_where_its_runner_says(before: Status, told: WorkloadState, status: Status) -> None:
+    becomes = played(task(before), told)
+    assert becomes.status is status
+    if told.state is State.ENDED:
+        assert (becomes.exit_code, becomes.signal) == (told.exit_code, told.signal) and becomes.completed_at
+    else:
+        assert becomes.completed_at is None and becomes.error_message is None
+
+
+def test_a_lost_task_whose_attempt_is_being_prepared_is_found_alive() -> None:
+    assert (
+        played(task(Status.LOST, completed_at="x", error_message="y"), state(at=State.PREPARING)).status
+        is Status.RUNNING
+    )
+    assert judge(task(Status.ASSIGNING), state(at=State.PREPARING), NOW) == []
+
+
+def test_times_are_those_of_the_runner_and_else_of_now() -> None:
+    known = played(task(Status.ASSIGNING), state(at=State.ENDED, exit_code=0, started_at=10.0, ended_at=20.0))
+    assert (known.started_at, known.completed_at) == ("1970-01-01T00:00:10.000Z", "1970-01-01T00:00:20.000Z")
+    assert played(task(), state(at=State.ENDED, exit_code=0)).completed_at == "2023-11-14T22:13:20.000Z"
+
+
+def test_a_time_limit_says_what_it_was() -> None:
+    limited = task(time_limit_seconds=7200)
+    assert played(limited, state(at=State.ENDED, timed_out=True)).error_message == "its time limit of 2h00m was reached"
+
+
+@pytest.mark.parametrize("why", list(RetryOn))
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_a_retry_is_granted_by_cause_and_number_and_leaves_nothing_behind(why: RetryOn, tries: int) -> None:
+    start = task(tries=tries, max_attempts=3, retry_on=[why], started_at="x", desired=Desired.PAUSE)
+    failed = played(start, state(at=State.ENDED, exit_code=5, message="m"))
+    assert failed.status is (Status.PENDING if why is RetryOn.FAILURE and tries < 3 else Status.FAILED)
+    lost = judge_gone(start, NOW, GONE)
+    assert lost is not None
+    assert lost.event is (Event.RETRIED if why is RetryOn.LOSS and tries < 3 else Event.NODE_LOST)
+    if failed.status is Status.PENDING:
+        nothing = (failed.assigned_node, failed.started_at, failed.completed_at, failed.exit_code, failed.error_message)
+        assert nothing == (None,) * 5 and failed.assigned_gpus == [] and failed.desired is Desired.RUN
+        assert failed.tries == tries, "a try that ran counts"
+
+
+def test_who_is_to_be_killed_is_not_tried_again() -> None:
+    start = task(max_attempts=9, desired=Desired.KILL)
+    assert played(start, state(at=State.ENDED, exit_code=5)).status is Status.FAILED
+    gone = judge_gone(start, NOW, GONE)
+    assert gone is not None and gone.event is Event.KILLED
+    silent = judge_gone(start, NOW, "its node was silent")
+    assert silent is not None and silent.event is Event.NODE_LOST, "killed is not shown before it is true"
+
+
+def test_a_kill_or_a_success_is_never_tried_again() -> None:
+    start = task(max_attempts=9)
+    assert played(start, state(at=State.ENDED, exit_code=0)).status is Status.COMPLETED
+    assert played(start, state(at=State.ENDED, signal=9, killed=True)).status is Status.KILLED
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_refusal_sends_it_elsewhere_without_counting_or_fails_it(elsewhere: bool) -> None:
+    start = task(Status.ASSIGNING)
+    told = state(at=State.ENDED, refused=True, retry_elsewhere=elsewhere, message="no such image")
+    becomes = played(start, told)
+    assert (becomes.status, becomes.tries) == ((Status.PENDING, 0) if elsewhere else (Status.FAILED, 1))
+    assert elsewhere or becomes.error_message == "no such image"
+    killed = judge_refusal(replace(start, desired=Desired.KILL), "x", elsewhere, NOW)
+    assert killed.event is Event.KILLED
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(list(Status)), st.sampled_from(list(Desired)), st.integers(1, 3), st.sampled_from(list(State)),
+    st.tuples(*[st.booleans()] * 5), st.none() | st.integers(0, 3),
+)  # fmt: skip
+def test_no_report_makes_an_event_that_the_lifecycle_refuses(
+    status: Status, desired: Desired, tries: int, at: State, flags: tuple[bool, ...], code: int | None
+) -> None:
+    names = ("oom_killed", "killed", "timed_out", "refused", "retry_elsewhere")
+    told = state(at=at, exit_code=code, **dict(zip(names, flags, strict=True)))
+    start = task(status, desired=desired, tries=tries, max_attempts=2)
+    if status not in LIVE:
+        assert judge(start, told, NOW) == [], "final stays final, and what waits again has nothing to do with it"
+        return
+    assert played(start, told).status is not Status.ASSIGNING or at is State.PREPARING
+    change = judge_gone(start, NOW, GONE)
+    if change:
+        after(status, change.event)
