@@ -23,7 +23,7 @@ from kohakuriver.system.loops import Loops, Wake
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 STARTS_AT_ONCE = 12
-PAUSE_FIRST_SECONDS, PAUSE_CAP_SECONDS = 0.5, 8.0
+PAUSE_FIRST_SECONDS, PAUSE_CAP_SECONDS = 0.25, 4.0
 
 
 class EngineSlot:
@@ -96,14 +96,15 @@ class Bench:
 
     async def insist(self, what: str, call: Callable[[], Awaitable[T]], patience_seconds: float | None = None) -> T:
         """The call's result, tried again until the engine can; raises its EngineFailed when patience is over."""
-        began, pause = self.clock.monotonic(), PAUSE_FIRST_SECONDS
+        waited, pause = 0.0, PAUSE_FIRST_SECONDS
         while True:
             try:
                 return await call()
             except EngineFailed as failed:
-                waited = self.clock.monotonic() - began
                 if patience_seconds is not None and waited + pause > patience_seconds:
                     raise
-                log.warning("engine failed, will try again step=%s after_seconds=%.1f error=%s", what, pause, failed)
+                level = logging.WARNING if waited == 0 else logging.DEBUG  # a daemon may be away for days
+                log.log(level, "engine failed, will try until it can step=%s error=%s", what, failed)
             await self.clock.sleep(pause)
+            waited += pause
             pause = min(2 * pause, PAUSE_CAP_SECONDS)
