@@ -2,20 +2,23 @@
 # It travels at the top of the archive as well, where it stands alone: it imports nothing of this package.
 
 import fcntl
+import marshal
 import os
-import py_compile
 import shutil
 import signal
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from pathlib import Path
 
 PAYLOAD = "site-packages/"
 NEW_PREFIX = ".new-"
 OLD_PREFIX = ".old-"
 COMPILERS_MAX = 4
+UNCHECKED_HASH = (1).to_bytes(4, "little")
 
 
 def running_archive() -> Path | None:
@@ -140,10 +143,21 @@ def fork_compiler(sources: list[Path], folder: Path, final: Path) -> int:
 
 
 def compile_each(sources: list[Path], folder: Path, final: Path) -> None:
-    """Compile sources; the byte code is not checked against their times later, because nobody edits them."""
-    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    for source in sources:
-        py_compile.compile(str(source), dfile=str(final / source.relative_to(folder)), invalidation_mode=mode, quiet=2)
+    """Write byte code (PEP 552) that is not checked against its source at every import, because nobody edits that.
+
+    `py_compile` would do, but before Python 3.14 it takes no notice when the disk is full.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other people's modules could do better is no news to our user
+        for source in sources:
+            text = source.read_bytes()
+            try:
+                code = compile(text, str(final / source.relative_to(folder)), "exec", dont_inherit=True)
+            except SyntaxError:  # a module for another Python, which this one will not import
+                continue
+            target = Path(cache_from_source(str(source)))
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(MAGIC_NUMBER + UNCHECKED_HASH + source_hash(text) + marshal.dumps(code))
 
 
 def retire(folder: Path, lock: str) -> bool:

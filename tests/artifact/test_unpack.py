@@ -168,8 +168,8 @@ def test_a_disk_that_is_full_gets_a_sentence_and_leaves_nothing(pyz: Path, tmp_p
     limited.write_text(f'#!/bin/sh\nexec prlimit --fsize=30000 {sys.executable} "$@"\n')
     limited.chmod(0o755)
     starter = Starter(tmp_path / "root", limited)
-    if what_fails == "compiling":  # several modules, so that each of the compiling processes meets one
-        more = {f"big/module_{number}.py": "x = 1\n" * 4900 for number in range(8)}
+    if what_fails == "compiling":  # the second module is compiled by a child, if there are two processors
+        more = {"a_first.py": "", "a_second.py": "x = 1\n" * 4900}
         pyz = small_archive(pyz, tmp_path / "a.pyz", more=more)
     code, out, err = starter.run(pyz)
     assert (code, out) == (1, "")
