@@ -13,6 +13,7 @@ from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.vitals import Vitals
 from kohakuriver.runner.workloads import Workloads
 from kohakuriver.system.engine import EngineInfo
+from kohakuriver.system.loops import Wake
 from kohakuriver.wire.call import Peer
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class HostLink:
         self._instance, self._sequence = secrets.token_hex(8), 0
         self._interval_seconds = FIRST_INTERVAL_SECONDS
         self._heartbeat_due = False
+        self._welcomed = Wake()
         self._introduced_with: EngineInfo | None = None
         self._failures = 0
         self.joined = False
@@ -52,11 +54,12 @@ class HostLink:
             await self._bench.clock.sleep(min(took, GATHER_CAP_SECONDS))
 
     async def keep_pulse(self) -> None:
-        """Have a heartbeat sent once per interval."""
+        """Have a heartbeat sent when the host has said at which pace it wants them, and then once per interval."""
+        await self._welcomed.wait()
         while True:
-            await self._bench.clock.sleep(self._interval_seconds)
             self._heartbeat_due = True
             self._bench.changed.set()
+            await self._bench.clock.sleep(self._interval_seconds)
 
     async def _try(self, tell: Callable[[], Awaitable[None]]) -> None:
         """Tell the host something; when that fails, have it told again a little later."""
@@ -98,6 +101,7 @@ class HostLink:
         await self._bench.cluster.learn(welcome.cluster_id, self._workloads.holds_any)
         self._interval_seconds = max(LEAST_INTERVAL_SECONDS, welcome.heartbeat_interval_seconds)
         self._introduced_with, self.joined = info, True
+        self._welcomed.set()
         log.info("joined host=%s cluster=%s url=%s", welcome.version, welcome.cluster_id, self._url)
         self._take(welcome.acknowledged)
 

@@ -1,29 +1,17 @@
 """A cluster of processes of the built file, each of which can be killed and started again."""
 
-import http.client
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-FINAL = ("completed", "failed", "killed", "killed_oom", "stopped", "rejected")
-Json = dict[str, Any]
+from tests.cluster.cluster import Cluster, Json, Marks, Pipe, Refused
 
-
-class Refused(Exception):
-    """The host answered with an error; `status` and `error` say which."""
-
-    def __init__(self, status: int, error: Json) -> None:
-        super().__init__(f"{status}: {error}")
-        self.status, self.error = status, error
+__all__ = ["Member", "Refused", "Rig", "free_port"]
 
 
 @dataclass
@@ -34,6 +22,10 @@ class Member:
     env: Mapping[str, str]
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
         with self.log.open("ab") as out:
@@ -54,104 +46,54 @@ class Member:
 
 
 @dataclass
-class Rig:
-    """A host and its runners; calls to the host are repeated while it is away."""
+class Rig(Cluster):
+    """A host and its runners, processes of the built file; calls to the host are repeated while it is away."""
 
     pyz: Path
     folder: Path
     python: str = sys.executable
     port: int = 0
+    host_env: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "process"
     host: Member = field(init=False)
     runners: dict[str, Member] = field(default_factory=dict)
+    runner_env: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    marks: Marks = field(init=False)
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
-        self.host = self._member("host", {"KOHAKURIVER_HOST_PORT": str(self.port), **QUICK})
+        self.host = self._member("host", {"KOHAKURIVER_HOST_PORT": str(self.port), **QUICK, **self.host_env})
+        (self.folder / "tmp").mkdir()
+        place = self.folder / "marks"
+        self.marks = Marks(place, "/marks" if self.kind == "docker" else str(place))
 
     def add_runner(self, name: str, env: Mapping[str, str]) -> Member:
         """A runner, not yet started."""
+        self.runners[name] = self._runner(name, env, name)
+        return self.runners[name]
+
+    def make_twin(self, name: str) -> Member:
+        """Another runner of that name with a state of its own, not yet started; it is none of the cluster's."""
+        return self._runner(name, self.runner_env[name], f"twin-of-{name}")
+
+    def _runner(self, name: str, env: Mapping[str, str], folder: str) -> Member:
+        self.runner_env[name] = env
         own = {
             "KOHAKURIVER_HOST_PORT": str(self.port),
             "KOHAKURIVER_RUNNER_HOSTNAME": name,
             "KOHAKURIVER_RUNNER_PORT": str(free_port()),
         }
-        self.runners[name] = self._member("runner", {**own, **env}, name)
-        return self.runners[name]
-
-    def start(self) -> None:
-        """Everything, until every node is online."""
-        self.host.start()
-        self.ask("GET", "/api/nodes")  # a runner needs the secret that a host makes at its first start
-        for runner in self.runners.values():
-            runner.start()
-        self.until(lambda: self.online() == set(self.runners), 60)
-
-    def stop(self) -> None:
-        for member in (*self.runners.values(), self.host):
-            member.stop()
-
-    def online(self) -> set[str]:
-        return {node["hostname"] for node in self.ask("GET", "/api/nodes") if node["status"] == "online"}
-
-    def ask(self, method: str, path: str, body: Json | None = None, patience_seconds: float = 60) -> Any:
-        """The decoded answer; raises Refused, and TimeoutError when the host stays away."""
-        status, text = self.fetch(method, path, body, patience_seconds)
-        if status >= 400:
-            raise Refused(status, json.loads(text)["error"])
-        return json.loads(text)
-
-    def fetch(
-        self, method: str, path: str, body: Json | None = None, patience_seconds: float = 60
-    ) -> tuple[int, bytes]:
-        """Status and body, whatever they are; asked again while nobody answers, or only that something is away."""
-        deadline = time.monotonic() + patience_seconds
-        while True:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-            try:
-                headers = {"Content-Type": "application/json"} if body is not None else {}
-                connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-                answer = connection.getresponse()
-                status, content = answer.status, answer.read()
-                if status not in (502, 503) or time.monotonic() > deadline:
-                    return status, content
-            except (OSError, http.client.HTTPException):
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"the host does not answer {method} {path}") from None
-            finally:
-                connection.close()
-            time.sleep(0.05)
+        return self._member("runner", {**own, **env}, folder)
 
     def submit(self, task: Json) -> str:
-        """The new task's id; asked with one idempotency key until somebody answers, so that it is never two."""
-        asked = {"idempotency_key": uuid.uuid4().hex, **task}
-        return str(self.ask("POST", "/api/tasks", asked)["task_ids"][0])
+        """The new task's id."""
+        return self.begin(**task)
 
-    def task(self, task_id: str) -> Json:
-        return dict(self.ask("GET", f"/api/tasks/{task_id}"))
+    def gate(self) -> Pipe:
+        return self.marks.gate()
 
-    def wait(self, task_id: str, seconds: float = 60) -> Json:
-        """The task once it is over."""
-        self.until(lambda: self.task(task_id)["status"] in FINAL, seconds)
-        return self.task(task_id)
-
-    def wait_for(self, task_id: str, status: str, seconds: float = 60) -> Json:
-        """The task once it has that status."""
-        self.until(lambda: self.task(task_id)["status"] == status, seconds)
-        return self.task(task_id)
-
-    def output(self, task_id: str, name: str = "stdout", query: str = "") -> bytes:
-        status, content = self.fetch("GET", f"/api/tasks/{task_id}/{name}{query}")
-        if status >= 400:
-            raise Refused(status, json.loads(content)["error"])
-        return content
-
-    def until(self, holds: Any, seconds: float) -> None:
-        """Return when it holds; raises TimeoutError with the logs' ends."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"it did not come to hold in {seconds:g} s\n{self.logs()}")
-            time.sleep(0.05)
+    def additions(self) -> Json:
+        return {"additional_mounts": [f"{self.marks.directory}:/marks"]} if self.kind == "docker" else {}
 
     def logs(self) -> str:
         """The last lines of every program."""
@@ -162,10 +104,8 @@ class Rig:
         own = {
             "KOHAKURIVER_STATE_DIR": str(self.folder / name),
             "KOHAKURIVER_CLUSTER_SECRET_FILE": str(self.folder / "secret"),
-            "SHIV_ROOT": os.environ.get("SHIV_ROOT", ""),
+            "TMPDIR": str(self.folder / "tmp"),
         }
-        if not own["SHIV_ROOT"]:
-            del own["SHIV_ROOT"]
         return Member([self.python, str(self.pyz), program], {**own, **env}, self.folder / f"{name}.log")
 
 
