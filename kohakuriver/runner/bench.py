@@ -42,7 +42,7 @@ class EngineSlot:
             raise EngineFailed("the engine is not there yet", retry_elsewhere=True)
         return self._engine
 
-    async def open(self, cluster_id: str) -> Engine:
+    async def open(self, cluster_id: str) -> None:
         """Make the engine if need be and connect it, once; raises EngineFailed."""
         if self._engine is None:
             self._engine = await asyncio.to_thread(self._make, cluster_id)  # importing it takes a while
@@ -50,7 +50,6 @@ class EngineSlot:
             await self._engine.open()
             self._opened = True
         self.info = await self._engine.describe()
-        return self._engine
 
     async def close(self) -> None:
         """Let go of it; workloads go on."""

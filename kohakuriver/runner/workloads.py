@@ -16,6 +16,7 @@ from kohakuriver.system.engine import Observed, WorkloadKey
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 3.0
+LOOK_SECONDS = 20.0  # an engine that hangs is no reason to restart the runner
 FORGET_SECONDS = 1.0
 
 
@@ -27,6 +28,7 @@ class Workloads:
         self._held: dict[WorkloadKey, Held] = {}
         self._latest: dict[int, Held] = {}
         self._forgettable: list[WorkloadKey] = []
+        self._leftovers: set[WorkloadKey] = set()
         self._connected = False
         self.trouble = ""
 
@@ -46,8 +48,8 @@ class Workloads:
         if self._connected:
             return
         try:
-            engine = await self._bench.slot.open(self._bench.cluster.id)
-            seen = await engine.observe_all()
+            await self._bench.slot.open(self._bench.cluster.id)
+            seen = await self._look_at_all()
         except EngineFailed as failed:
             self._in_trouble(failed)
             raise
@@ -60,7 +62,7 @@ class Workloads:
                 self._forget_if_done(held)
             else:
                 self._begin(held)
-        await self._remove_leftovers(there)
+        self._remove_leftovers(there)
         self._bench.loops.run("engine events", self._listen)
         self._bench.loops.start("sweep", self._sweep, SWEEP_SECONDS)
         self._bench.changed.set()
@@ -79,22 +81,35 @@ class Workloads:
         known = set(self._held)  # before the look: what ends and goes meanwhile is no leftover
         expected = [held for held in self._held.values() if held.state.state in STANDING.values()]
         try:
-            seen = {each.key: each for each in await self._bench.engine.observe_all()}
+            seen = {each.key: each for each in await self._look_at_all()}
         except EngineFailed as failed:
             return self._in_trouble(failed)
         self._well_again()
         for held in expected:
             if not _agrees(held, seen.get(held.key)):
                 held.ring()
-        await self._remove_leftovers(seen.keys() - known)
+        self._remove_leftovers(seen.keys() - known)
 
-    async def _remove_leftovers(self, there: Iterable[WorkloadKey]) -> None:
-        for key in [key for key in there if key not in self._held]:
+    async def _look_at_all(self) -> list[Observed]:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await self._bench.engine.observe_all()
+        except TimeoutError:
+            raise EngineFailed(f"it took longer than {LOOK_SECONDS:g} s to look at its workloads") from None
+
+    def _remove_leftovers(self, there: Iterable[WorkloadKey]) -> None:
+        for key in set(there) - self._held.keys() - self._leftovers:
             log.warning("removing a workload that nobody knows task=%s attempt=%s", *key)
-            try:
-                await self._bench.engine.remove(key)
-            except EngineFailed as failed:
-                log.warning("cannot remove it task=%s attempt=%s error=%s", *key, failed)
+            self._leftovers.add(key)
+            self._bench.loops.spawn("leftover", self._remove_leftover(key))
+
+    async def _remove_leftover(self, key: WorkloadKey) -> None:
+        try:
+            await self._bench.engine.remove(key)
+        except EngineFailed as failed:
+            log.warning("cannot remove it now task=%s attempt=%s error=%s", *key, failed)
+        finally:
+            self._leftovers.discard(key)
 
     def _in_trouble(self, failed: EngineFailed) -> None:
         if not self.trouble:
