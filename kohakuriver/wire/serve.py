@@ -295,8 +295,10 @@ async def _errors_to_json(
         return answer
     except web.HTTPException as refused:
         return _error(refused.status, errors.BadRequest.code, refused.reason)
-    except ConnectionResetError:
-        raise  # the caller went away in the middle of a stream
+    except ConnectionResetError:  # a stream broke off: the caller went away, or must see that it is not whole
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()  # it goes nowhere, while an exception would be logged as a failure of the server
     except Exception:
         log.exception("request failed method=%s path=%s", request.method, request.path)
         if request.writer.output_size:

@@ -151,7 +151,9 @@ def test_a_task_that_has_not_started_has_empty_output(tmp_path: Path) -> None:
     play(tmp_path, script)
 
 
-def test_a_runner_that_stops_breaks_the_stream_instead_of_ending_it(tmp_path: Path) -> None:
+def test_a_runner_that_stops_breaks_the_stream_instead_of_ending_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def script(stage: Stage) -> None:
         await stage.shell("echo one; sleep 1000")
         await stage.told("running")
@@ -165,6 +167,7 @@ def test_a_runner_that_stops_breaks_the_stream_instead_of_ending_it(tmp_path: Pa
             await following
 
     play(tmp_path, script)
+    assert not [record for record in caplog.records if record.exc_info], "to stop is no failure"
 
 
 def test_a_follower_that_hangs_up_is_let_go(tmp_path: Path) -> None:
