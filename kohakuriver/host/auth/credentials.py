@@ -10,6 +10,8 @@ import secrets
 from enum import StrEnum
 from typing import NamedTuple
 
+from kohakuriver.model.codec import MAX_SNOWFLAKE
+
 SECRET_BYTES = 32
 MAX_CHARACTERS = 100
 NO_DIGEST = bytes(64)
@@ -42,7 +44,7 @@ def read(text: str) -> Named | None:
     number, _, secret = rest.partition("_")
     if len(text) > MAX_CHARACTERS or not secret or not (number.isascii() and number.isdigit()):
         return None
-    return Named(kind, int(number))
+    return Named(kind, int(number)) if int(number) <= MAX_SNOWFLAKE else None
 
 
 def digest_of(text: str) -> bytes:

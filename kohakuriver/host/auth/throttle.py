@@ -1,6 +1,7 @@
 """How often somebody may fail: a few times at once, then ever so often."""
 
 import ipaddress
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,7 +32,8 @@ class Throttle:
         wait = full_at + self.interval_seconds - now - self.burst * self.interval_seconds
         if wait > 0:
             self._full_at[key] = full_at
-            raise TooMany(f"{self.told}; try again in {int(wait) + 1} s", {"retry_after_seconds": int(wait) + 1})
+            seconds = math.ceil(wait)
+            raise TooMany(f"{self.told}; try again in {seconds} s", {"retry_after_seconds": seconds})
         self._make_room(now)
         self._full_at[key] = full_at + self.interval_seconds
 

@@ -16,7 +16,7 @@ from kohakuriver.host.auth import credentials, logins
 from kohakuriver.host.auth.accounts import Changed
 from kohakuriver.host.auth.logins import Span
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import users
+from kohakuriver.host.store import groups, users
 from kohakuriver.host.store.users import UserRow
 from kohakuriver.model.access import Role
 from kohakuriver.model.auth_api import Quota
@@ -115,11 +115,30 @@ class House:
         headers = {"Cookie": f"{COOKIE}={new.secret}", CSRF_HEADER: credentials.csrf_of(new.row.digest)}
         return replace(person, headers=headers)
 
+    async def with_password(self, person: Person, password: str = PASSWORD) -> None:
+        """Let him log in."""
+        hashed = await self.host.auth.passwords.hash(password)
+        await self.host.db.write(lambda tx: users.set_password(tx, person.user_id, hashed))
+
+    async def log_in(self, name: str, password: str = PASSWORD, **more: object) -> Said:
+        """A login, in a browser if no `token_name` is given."""
+        return await self.ask("POST", "/api/auth/login", None, {"username": name, "password": password, **more})
+
+    async def invitation(self, who: Person, **fields: object) -> str:
+        """The code of a new invitation."""
+        said = await self.ask("POST", "/api/auth/invitations", who, fields)
+        assert said.status == 200, said
+        code: str = said.body["code"]
+        return code
+
+    async def register(self, name: str, code: str, **more: object) -> Said:
+        """Somebody uses a code."""
+        body = {"username": name, "password": PASSWORD, "invitation": code, "token_name": "t", **more}
+        return await self.ask("POST", "/api/auth/register", None, body)
+
     async def group(self, name: str, **limits: int) -> None:
         """A group with limits."""
         quota = Quota(**limits)
-        from kohakuriver.host.store import groups
-
         await self.host.db.write(lambda tx: groups.save(tx, name, quota))
 
     async def submit(self, who: Person, **fields: object) -> Said:

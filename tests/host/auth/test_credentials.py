@@ -28,7 +28,20 @@ def test_the_digest_is_sha3_512() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "krt", "krt_", "krt_1", "krt_1_", "krt__x", "krt_x_y", "krt_-1_x", "krt_١_x", "krt_1_" + "x" * 200]
+    "text",
+    [
+        "",
+        "krt",
+        "krt_",
+        "krt_1",
+        "krt_1_",
+        "krt__x",
+        "krt_x_y",
+        "krt_-1_x",
+        "krt_١_x",
+        "krt_1_" + "x" * 200,
+        f"krt_{2**63}_x",
+    ],
 )
 def test_what_is_no_secret_of_ours_is_told_from_one(text: str) -> None:
     assert credentials.read(text) is None

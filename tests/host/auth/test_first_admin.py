@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kohakuriver.host.auth import passwords
 from kohakuriver.model.access import Role
 from kohakuriver.model.errors import BadRequest
 from tests.host.auth.house import PASSWORD, House, in_house, open_house, settings_in
 
 CODE = "a long secret of the configuration"
-
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords.Passwords.__init__, "__defaults__", (4, 64))
 
 
 async def register(house: House, name: str, code: str, token: bool = True) -> tuple[int, dict[str, str]]:

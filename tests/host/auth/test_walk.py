@@ -42,11 +42,12 @@ BODY: dict[str, object] = {
     "clock": 0.0,
     "report": REPORT,
     "hostname": NODE,
+    "nonce": "0" * 64,
 }
 # Of which thing each field of a path is the name, and what keeps others from it.
 OWNED = {"task_id": {Ownership.TASK_READ, Ownership.TASK_CONTROL}, "token_id": {Ownership.TOKEN}}
 OWNED |= {"session_id": {Ownership.SESSION}, "hostname": {Ownership.NODE}}
-NOBODYS = {"user_id", "invitation_id", "group"}  # things of the cluster: operators and admins only
+NOBODYS = {"user_id", "invitation_id", "group", "join_id"}  # things of the cluster: operators and admins only
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Things:
             "session_id": self.session.headers["Cookie"].split("_")[2],
             "user_id": str(self.owner.user_id),
             "invitation_id": "1",
+            "join_id": "1",
             "group": "nobodys",
         }
         fields = dataclasses.fields(route.takes)
@@ -223,6 +225,8 @@ def expected(route: AnyRoute, name: str) -> int:
     if Role.NODE in (route.needs, who.role):
         if route.needs is not who.role:
             return 403
+        if route.owns is Ownership.JOIN:  # no runner that has a key, nor one with the cluster's secret
+            return 403
         assert route.owns is Ownership.NODE, "an entry for runners must be for one runner's own node"
         return 200 if who.owns else 403
     if who.role < route.needs:
@@ -246,7 +250,9 @@ def outcome(said: Said, route: AnyRoute) -> int:
     """What the edge said; 200 when it let in, whatever the entry then made of it."""
     if said.status == 401 and said.message in (LOG_IN, LOG_IN_AGAIN):
         return 401
-    if said.status == 403 and said.message.startswith(("this needs the role", "hostname: you are")):
+    if said.status == 403 and said.message.startswith(
+        ("this needs the role", "hostname: you are", "this needs a join token")
+    ):
         return 403
     if said.status == 404 and route.owns is not Ownership.NOTHING and said.message.startswith("there is no "):
         return 200 if route.owns is Ownership.NODE else 404
