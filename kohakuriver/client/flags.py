@@ -163,6 +163,13 @@ def _whole(text: str) -> int:
         raise ValueError(f"{text[:40]!r} is not a whole number") from None
 
 
+def whole_id(text: str) -> str:
+    """An id as the `list` command beside it shows it."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{text[:40]!r} is not an id (ids are digits; the `list` command shows them)")
+    return text
+
+
 def _task_id(text: str) -> str:
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"{text[:40]!r} is not an id (ids are digits; `kohakuriver task list` shows them)")

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from kohakuriver.client.output import Column, Screen, Style, Table, ago, field_lines
 from kohakuriver.model.host_api import Health, NodeHealth
+from kohakuriver.model.join_api import JoinToken
 from kohakuriver.model.node import Gpu, Node, NodeStatus
-from kohakuriver.model.units import show_bytes
+from kohakuriver.model.units import show_bytes, show_seconds, unix_seconds
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS = 20
@@ -135,6 +136,17 @@ def health_lines(screen: Screen, nodes: Sequence[NodeHealth]) -> Iterator[str]:
         Column("TASKS", lambda n: str(n.tasks_running), right=True, leaves=3),
     ]
     return Table(columns, screen).lines(nodes)
+
+
+def join_token_lines(screen: Screen, tokens: Sequence[JoinToken], now: float) -> Iterator[str]:
+    columns: list[Column[JoinToken]] = [
+        Column("TOKEN", lambda t: str(t.join_id)),
+        Column("NODE", lambda t: t.node or "any"),
+        Column("USES", lambda t: of(t.uses_left, t.uses), right=True),
+        Column("BY", lambda t: t.created_by, leaves=1),
+        Column("LEFT", lambda t: show_seconds(max(0.0, unix_seconds(t.expires_at) - now)), right=True),
+    ]
+    return Table(columns, screen).lines(tokens)
 
 
 def _memory(node: NodeHealth) -> str:

@@ -18,6 +18,7 @@ from kohakuriver.host.auth.bootstrap import prepare
 from kohakuriver.host.auth.notes import Notes
 from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.auth.passwords import Passwords
+from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.auth.throttle import attempts
 from kohakuriver.host.auth.tickets import Tickets
 from kohakuriver.host.background.accounts import AccountsKeeper
@@ -25,7 +26,7 @@ from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
-from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, nodes, streams, tasks
+from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, streams, tasks
 from kohakuriver.host.endpoints.access import edge_of
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import Outbox, RunnerPeers, TaskScheduler
@@ -43,6 +44,7 @@ from kohakuriver.system.notify import Notifier
 from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.sqlite import Database
 from kohakuriver.system.watchdog import start_watchdog
+from kohakuriver.wire.joining import MASTER_FILE
 from kohakuriver.wire.serve import build_app, listening
 from kohakuriver.wire.sign import SteadyTime, Verifier
 
@@ -56,6 +58,7 @@ ANSWERS = [
     *auth.ANSWERS,
     *accounts.ANSWERS,
     *audit.ANSWERS,
+    *joining.ANSWERS,
 ]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0
@@ -68,11 +71,11 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
     """A host that serves until the block ends; it leaves runners and their workloads as they are."""
     state_dir = Path(settings.state_dir).expanduser()
     db = await asyncio.to_thread(_open_store, settings, state_dir)
-    secret = await asyncio.to_thread(make_secret, Path(settings.cluster_secret_file).expanduser())
+    keys = await _make_keys(settings, state_dir, db)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, limit_per_host=32)) as http:
-        host = await _assemble(settings, clock, db, RunnerPeers(http, secret))
+        host = await _assemble(settings, clock, keys, RunnerPeers(http, keys.to))
         await asyncio.to_thread(_mark_shared_storage, settings, host.cluster_id)
-        verifier = Verifier(lambda name: secret, SteadyTime())
+        verifier = Verifier(keys.find, SteadyTime())
         app = build_app(host_api.ROUTES, ANSWERS, edge_of(host, verifier))
         try:
             async with listening(app, settings.host_bind_ip, settings.host_port) as port:
@@ -105,8 +108,20 @@ def _open_store(settings: HostSettings, state_dir: Path) -> Database:
     return Database(path, schema.MIGRATIONS)
 
 
-async def _assemble(settings: HostSettings, clock: Clock, db: Database, peers: RunnerPeers) -> Host:
-    cluster_id = await db.write(facts.cluster_id)
+async def _make_keys(settings: HostSettings, state_dir: Path, db: Database) -> RunnerKeys:
+    shared = Path(settings.cluster_secret_file).expanduser()
+    keys = RunnerKeys(
+        db=db,
+        master=await asyncio.to_thread(make_secret, state_dir / MASTER_FILE),
+        cluster_id=await db.write(facts.cluster_id),
+        shared=await asyncio.to_thread(make_secret, shared) if settings.cluster_secret_allowed else None,
+    )
+    await keys.load()
+    return keys
+
+
+async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peers: RunnerPeers) -> Host:
+    db = keys.db
     last_id = await db.read(task_rows.last_id)
     registry = NodeRegistry(await db.read(node_rows.every), clock.monotonic())
     loops = Loops(clock)
@@ -121,7 +136,7 @@ async def _assemble(settings: HostSettings, clock: Clock, db: Database, peers: R
     )
     return Host(
         settings=settings,
-        cluster_id=cluster_id,
+        cluster_id=keys.cluster_id,
         db=db,
         clock=clock,
         ids=Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id),
@@ -130,6 +145,7 @@ async def _assemble(settings: HostSettings, clock: Clock, db: Database, peers: R
         scheduler=scheduler,
         dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake()),
         auth=await _make_auth(settings, clock, db),
+        keys=keys,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kohakuriver.host.auth.parts import Auth
+from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import TaskScheduler
@@ -27,4 +28,6 @@ class Host:
     scheduler: TaskScheduler
     dispatch: Dispatch
     auth: Auth
+    keys: RunnerKeys
+    ca_fingerprint: str = ""
     url: str = ""

@@ -38,6 +38,7 @@ class Ownership(enum.StrEnum):
     TASK_CONTROL = "task_control"  # the task named by `task_id`: its owner, or an operator
     TOKEN = "token"  # the API token named by `token_id`: its owner, or an admin
     SESSION = "session"  # the browser session named by `session_id`: its owner, or an admin
+    JOIN = "join"  # a place in the cluster: only a machine that signs with a join token
     NODE = "node"  # the node named by `hostname`: only that runner itself
     HOST = "host"  # only the host this runner joined
 

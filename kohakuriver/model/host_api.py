@@ -205,9 +205,9 @@ ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
 
 @cache
 def _whole_table() -> tuple[Route[Any, Any], ...]:
-    from kohakuriver.model import auth_api
+    from kohakuriver.model import auth_api, join_api
 
-    return (*table_of(globals()), *auth_api.ROUTES)
+    return (*table_of(globals()), *auth_api.ROUTES, *join_api.ROUTES)
 
 
 def __getattr__(name: str) -> Any:

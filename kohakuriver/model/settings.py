@@ -50,6 +50,9 @@ class HostSettings:
     cluster_secret_file: str = setting(
         "~/.kohakuriver/cluster_secret", "File (mode 0600) of the secret that host and runners share; made when absent."
     )
+    cluster_secret_allowed: bool = setting(
+        True, "Whether runners that never joined may sign with that secret; off: only `runner join` lets one in."
+    )
     heartbeat_interval_seconds: float = setting(5.0, "Seconds between heartbeats asked of runners.", bounds=SECONDS)
     heartbeat_timeout_factor: float = setting(
         6.0, "A node silent for so many heartbeats is offline.", bounds=Bounds(least=1, most=1000)

@@ -109,7 +109,10 @@ class Peer:
     def _distrust(self, status: int) -> errors.RiverError:
         """What an answer that is not signed with our key is worth: somebody else's, or one's who does not know us."""
         if status == errors.NotLoggedIn.status:
-            return errors.NotLoggedIn(f"{self._base_url} does not know us: do both sides hold the same cluster secret?")
+            return errors.NotLoggedIn(
+                f"{self._base_url} does not know us: do both sides hold the same cluster secret? "
+                "(If this node has joined: was its key revoked? `kohakuriver runner join` makes a new one)"
+            )
         return errors.NodeUnreachable(f"{self._base_url}: the answer is not signed with our key (status {status})")
 
     def _raise_or_learn(self, status: int, body: bytes, last: bool) -> None:

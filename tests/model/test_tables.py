@@ -38,6 +38,8 @@ def test_only_these_entries_are_open_to_anybody(route: Route[Any, Any]) -> None:
 def test_an_entry_that_names_a_thing_says_whose_it_is(route: Route[Any, Any]) -> None:
     if route in runner_api.ROUTES:
         assert (route.needs, route.owns) == (Role.NODE, Ownership.HOST)
+    elif route.owns is Ownership.JOIN:
+        assert route.needs is Role.NODE and route.name == "node.join"
     elif route.needs is Role.NODE:
         assert route.owns is Ownership.NODE and "hostname" in route.field_names
     elif "task_id" in route.path_fields and route.needs < Role.OPERATOR:

@@ -6,7 +6,7 @@ from typing import Any
 from kohakuriver.client import auth_view as view
 from kohakuriver.client.asking import PASSWORD_STDIN, new_password, password
 from kohakuriver.client.command import Command, Flag, Order
-from kohakuriver.client.flags import Spelling
+from kohakuriver.client.flags import Spelling, whole_id
 from kohakuriver.client.output import Column, Table
 from kohakuriver.model import auth_api as api
 from kohakuriver.model.access import PERSONS
@@ -21,13 +21,6 @@ def role(text: str) -> str:
     """A role that a person can have."""
     if text not in ROLES.split("|"):
         raise ValueError(f"{text[:40]!r} is not one of {ROLES.replace('|', ', ')}")
-    return text
-
-
-def number(text: str) -> str:
-    """An id as the lists of `auth` show it."""
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{text[:40]!r} is not an id (ids are digits; the `list` command shows them)")
     return text
 
 
@@ -135,7 +128,7 @@ def revoke_tokens(order: Order) -> int:
 
 
 def _id(word: str) -> Any:
-    return int(number(word))
+    return int(whole_id(word))
 
 
 def show_sessions(order: Order, sessions: list[api.SessionInfo]) -> Iterator[str]:
@@ -288,7 +281,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         about="End API tokens.",
         spelled=THEIRS,
         extra=(
-            Flag(("tokens",), "Their ids.", {"nargs": "*", "metavar": "TOKEN", "type": number}),
+            Flag(("tokens",), "Their ids.", {"nargs": "*", "metavar": "TOKEN", "type": whole_id}),
             Flag(("--all",), "All of yours; for admins with --user all of that person."),
         ),
         also=(api.TOKEN_REVOKE,),
@@ -300,7 +293,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         show=show_nothing,
         about="End sessions.",
         many=True,
-        spelled={"session_id": Spelling(about="Its id.", metavar="SESSION", parse=number)},
+        spelled={"session_id": Spelling(about="Its id.", metavar="SESSION", parse=whole_id)},
     ),
     Command("invite list", api.INVITE_LIST, show=show_invitations),
     Command(
@@ -315,7 +308,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.INVITE_REVOKE,
         show=show_nothing,
         many=True,
-        spelled={"invitation_id": Spelling(about="Its id.", metavar="INVITATION", parse=number)},
+        spelled={"invitation_id": Spelling(about="Its id.", metavar="INVITATION", parse=whole_id)},
     ),
     Command("user list", api.USER_LIST, show=show_accounts),
     Command(

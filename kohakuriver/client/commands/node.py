@@ -5,10 +5,11 @@ from typing import Any
 
 from kohakuriver.client import node_view as view
 from kohakuriver.client.command import Command, Flag, Order
-from kohakuriver.client.flags import Spelling
+from kohakuriver.client.flags import Spelling, whole_id
 from kohakuriver.client.output import Screen, fitted
 from kohakuriver.client.watching import INTERVAL, Picture, watch
 from kohakuriver.model import host_api as api
+from kohakuriver.model import join_api
 from kohakuriver.model.errors import NotFound
 from kohakuriver.model.node import Node, NodeStatus
 from kohakuriver.model.runner_api import Nothing
@@ -76,6 +77,25 @@ def show_deleted(order: Order, nothing: Nothing) -> Iterator[str]:
     yield from ()
 
 
+def show_revoked(order: Order, nothing: Nothing) -> Iterator[str]:
+    order.notes.hint("the name stays closed until a machine joins under it again; `node delete` forgets it")
+    yield from ()
+
+
+def show_join_token(order: Order, created: join_api.CreatedJoinToken) -> Iterator[str]:
+    """The token alone on standard output; it is never shown again."""
+    made = created.made
+    order.notes.hint(
+        f"for {made.uses if made.node is None else made.node} until {made.expires_at}, and shown this once; on the "
+        f"node: kohakuriver runner join {order.session.settings.host} TOKEN"
+    )
+    yield created.token
+
+
+def show_join_tokens(order: Order, tokens: list[join_api.JoinToken]) -> Iterator[str]:
+    return view.join_token_lines(order.screen, tokens, order.clock.now())
+
+
 COMMANDS: tuple[Command[Any, Any], ...] = (
     Command("list", api.NODE_LIST, act=list_nodes, extra=(STATUS,)),
     Command("status", api.NODE_SHOW, show=show_node, about="All about a node.", many=True, spelled=ONE),
@@ -93,4 +113,20 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     Command("drain", api.NODE_DRAIN, show=show_change, many=True, spelled=ONE),
     Command("resume", api.NODE_RESUME, show=show_change, many=True, spelled=ONE),
     Command("delete", api.NODE_DELETE, show=show_deleted, many=True, spelled=ONE),
+    Command("revoke", join_api.NODE_REVOKE, show=show_revoked, many=True, spelled=ONE),
+    Command(
+        "token create",
+        join_api.JOIN_TOKEN_CREATE,
+        show=show_join_token,
+        about="A token by which machines join; prints it, this once.",
+        spelled={"uses": Spelling(flag="n"), "ttl_seconds": Spelling("ttl"), "node": Spelling(complete="node")},
+    ),
+    Command("token list", join_api.JOIN_TOKEN_LIST, show=show_join_tokens),
+    Command(
+        "token revoke",
+        join_api.JOIN_TOKEN_REVOKE,
+        show=show_deleted,
+        many=True,
+        spelled={"join_id": Spelling(about="Its id.", metavar="TOKEN", parse=whole_id)},
+    ),
 )

@@ -18,6 +18,7 @@ from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound, NotLogged
 from kohakuriver.model.route import Route
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.wire.browser import Ambient, KnowsName
+from kohakuriver.wire.joining import CONSOLE, join_id_of
 from kohakuriver.wire.serve import Edge, Identified, Identify, Incoming
 from kohakuriver.wire.sign import REQUEST_HEADER, Verifier
 
@@ -46,13 +47,14 @@ def edge_of(host: Host, verifier: Verifier) -> Edge[Host]:
 
 
 def identifier(verifier: Verifier, auth: Auth) -> Identify:
-    """A signed request comes from the runner it names; any other from the person behind its secret."""
+    """A signed request comes from the runner it names, or from the host's own commands; any other from a person."""
 
     def identify(incoming: Incoming) -> Identified:
         header = incoming.headers.get(REQUEST_HEADER)
         if header is not None:
             signed = verifier.verify(header, incoming.signing)
-            return Identified(Caller(signed.name, Role.NODE, address=incoming.remote), signed)
+            role = Role.ADMIN if signed.name == CONSOLE else Role.NODE
+            return Identified(Caller(signed.name, role, address=incoming.remote), signed)
         if not auth.enabled:
             return Identified(Caller(LOCAL, Role.ADMIN, address=incoming.remote), ambient=Ambient())
         return _person(auth, incoming)
@@ -99,6 +101,9 @@ class Guard:
         if owns is Ownership.NODE:
             if asked.hostname != caller.name:
                 raise NotAllowed(f"hostname: you are {caller.name}, not {asked.hostname}")
+        elif owns is Ownership.JOIN:
+            if join_id_of(caller.name) is None:
+                raise NotAllowed(f"this needs a join token; you are {caller.name}")
         elif owns is Ownership.TASK_READ:
             if not caller.sees_all:
                 await self._must_own(host, caller, asked.task_id)

@@ -6,7 +6,7 @@ import sqlite3
 from kohakuriver import __version__
 from kohakuriver.host.services.node_registry import LiveNode, resources_of, tell, tell_text, with_drain
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import audit, nodes, tasks
+from kohakuriver.host.store import audit, nodes, runner_keys, tasks
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.nodes import NodeRow
 from kohakuriver.host.store.tasks import Change
@@ -169,11 +169,12 @@ async def delete(host: Host, caller: Caller, asked: Hostname) -> Nothing:
                 change = Change(Event.KILLED, {"completed_at": rfc3339(now)}, "its node was deleted", caller.name)
                 tasks.move(tx, tasks.get(tx, row.task_id), change, now)
         nodes.delete(tx, asked.hostname)
+        runner_keys.delete(tx, asked.hostname)
         audit.record(tx, caller, Deed("node.delete", f"node:{asked.hostname}"), now)
 
     host.registry.nodes.pop(asked.hostname)  # first, so that nothing is placed there meanwhile
     try:
-        await host.db.write(forget)
+        await host.keys.commit(asked.hostname, forget)
     except RiverError:
         host.registry.nodes.setdefault(asked.hostname, node)
         raise

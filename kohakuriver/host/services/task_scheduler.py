@@ -225,7 +225,7 @@ class TaskScheduler:
         self.outbox.forget(row.task_id, row.attempt)
 
     def _peer(self, row: Live) -> Peer:
-        return self.peers.at(self.registry.get(row.node).row.url)
+        return self.peers.at(row.node, self.registry.get(row.node).row.url)
 
     def may_be_under_way(self, row: Live) -> bool:
         """Whether the absence of a row from a report proves nothing: the report may be older than the order to run it."""

@@ -5,7 +5,8 @@ by the same statement (`tasks.save`). Output sizes change while the document doe
 count tasks by status, so that totals cost the same however many tasks there were.
 
 Secret values of a task's environment stand apart from its document, so that no answer can hold them, and go when the
-task has ended. The trail only grows: the one thing that may be taken from it is what lies before its horizon.
+task has ended. Keys of runners are not here at all, only what they are made of besides the host's
+master key. The trail only grows: the one thing that may be taken from it is what lies before its horizon.
 """
 
 MIGRATIONS = (
@@ -146,5 +147,22 @@ MIGRATIONS = (
     DROP INDEX tasks_queued;
     CREATE INDEX tasks_queued ON tasks(priority DESC, task_id, cores, memory_bytes, gpus, target, owner, status)
         WHERE status = 'pending';
+    """,
+    """
+    CREATE TABLE join_tokens(
+        join_id INTEGER PRIMARY KEY,
+        node TEXT,
+        uses INTEGER NOT NULL,
+        uses_left INTEGER NOT NULL CHECK(uses_left >= 0),
+        created_by TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL);
+    CREATE TABLE runner_keys(
+        hostname TEXT PRIMARY KEY,
+        join_id INTEGER NOT NULL,
+        runner_nonce TEXT NOT NULL,
+        host_nonce TEXT NOT NULL,
+        revoked INTEGER NOT NULL,
+        joined_at REAL NOT NULL) WITHOUT ROWID;
     """,
 )
