@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docker_daemon import docker_daemon
+
+__all__ = ["docker_daemon"]
+
 REAL_SUITES = {"artifact", "docker"}
 HAS_PASSED = pytest.StashKey[set[str]]()
 

@@ -1,7 +1,9 @@
 """A private Docker daemon for the tests and the benchmark, which never touches the machine's own.
 
-`start_daemon(directory)` needs nothing but the standard library, `dockerd` and a static busybox; `docker_daemon` is
-the pytest fixture around it (one daemon for a whole test session).
+It has its own network namespace, so that neither bridges nor firewall rules meet, and a containerd beside it, as on
+the machines of users: there, too, the death of one is not the death of the other. `start_daemon(directory)` needs
+nothing but the standard library, `dockerd` and a static busybox; `docker_daemon` is the pytest fixture around it (one
+daemon for a whole test session).
 """
 
 import http.client
@@ -29,6 +31,14 @@ BUSYBOX = Path("/usr/bin/busybox")
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
+CONTAINERD = """
+version = 2
+root = "{directory}/containerd"
+state = "{directory}/containerd-state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.tracing"]
+[grpc]
+address = "{directory}/containerd.sock"
+"""
 
 
 class DaemonFailed(Exception):
@@ -54,6 +64,7 @@ class Daemon:
 
     directory: Path
     process: subprocess.Popen[bytes]
+    containerd: subprocess.Popen[bytes]
 
     @property
     def socket(self) -> str:
@@ -93,7 +104,7 @@ class Daemon:
                 self.request("DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
 
     def kill(self) -> None:
-        """`kill -9` of the daemon; its containers go on, because it runs with `--live-restore`."""
+        """`kill -9` of dockerd; its containers go on, because it runs with `--live-restore`."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -101,7 +112,7 @@ class Daemon:
         """Start the daemon again on what the last one left; returns when it answers."""
         if self.process.poll() is None:
             self.kill()
-        self.process = spawn(self.directory)
+        self.process = spawn_dockerd(self.directory)
         wait_ready(self)
 
     def stop(self) -> None:
@@ -109,10 +120,12 @@ class Daemon:
         if self.process.poll() is None:
             with suppress(DaemonFailed, OSError, http.client.HTTPException):
                 self.remove_containers()
-            self.process.terminate()
+        for process in (self.process, self.containerd):
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
-            self.kill()
+                process.wait(STOP_SECONDS)
+            process.kill()
+            process.wait()
         end_leftovers(self.directory)
         unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -138,7 +151,8 @@ def start_daemon(directory: Path) -> Daemon:
     The path must be short: a unix socket's may have 107 bytes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    daemon = Daemon(directory, spawn(directory))
+    make_network(directory)
+    daemon = Daemon(directory, containerd=spawn_containerd(directory), process=spawn_dockerd(directory))
     try:
         wait_ready(daemon)
         import_image(daemon, IMAGE)
@@ -148,14 +162,54 @@ def start_daemon(directory: Path) -> Daemon:
     return daemon
 
 
-def spawn(directory: Path) -> subprocess.Popen[bytes]:
-    # A killed daemon leaves these; where nothing reaps the old containerd, the new daemon would wait for it forever.
-    for stale in ("pid", "exec/containerd/containerd.pid"):
-        (directory / stale).unlink(missing_ok=True)
+def make_network(directory: Path) -> None:
+    """Make a network namespace that outlives the daemon, as its containers do."""
+    namespace = directory / "net"
+    namespace.touch()
+    run_quietly(["unshare", f"--net={namespace}", str(BUSYBOX), "ip", "link", "set", "lo", "up"])
+
+
+def inside(directory: Path) -> list[str]:
+    """How a command line begins that is to run in the daemon's network namespace."""
+    return ["nsenter", f"--net={directory / 'net'}"]
+
+
+def run_quietly(command: list[str]) -> None:
+    """Run a command; raises DaemonFailed with what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DaemonFailed(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def spawn_containerd(directory: Path) -> subprocess.Popen[bytes]:
+    configuration = directory / "containerd.toml"
+    configuration.write_text(CONTAINERD.format(directory=directory))
+    return spawn(directory, ["containerd", "--config", str(configuration), "--log-level", "warn"])
+
+
+def spawn_dockerd(directory: Path) -> subprocess.Popen[bytes]:
+    (directory / "pid").unlink(missing_ok=True)  # a killed daemon leaves it
+    await_socket(directory / "containerd.sock")
     command = ["dockerd", "--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec"]
     command += ["-H", f"unix://{directory}/docker.sock", "--pidfile", f"{directory}/pid", "--live-restore"]
+    return spawn(directory, [*command, "--containerd", f"{directory}/containerd.sock"])
+
+
+def spawn(directory: Path, command: list[str]) -> subprocess.Popen[bytes]:
     with (directory / "log").open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            [*inside(directory), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def await_socket(path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as attempt, suppress(OSError):
+            attempt.connect(str(path))
+            return
+        time.sleep(POLL_SECONDS)
+    raise DaemonFailed(f"nothing listens on {path}")
 
 
 def wait_ready(daemon: Daemon) -> None:
@@ -235,7 +289,7 @@ def unmount_below(directory: Path) -> None:
 
 def missing_parts() -> list[str]:
     """What this machine lacks to run a private daemon; empty when it can."""
-    lacking = [name for name in ("dockerd", "containerd", "runc") if shutil.which(name) is None]
+    lacking = [name for name in ("dockerd", "containerd", "runc", "nsenter", "unshare") if shutil.which(name) is None]
     if not BUSYBOX.exists():
         lacking.append(str(BUSYBOX))
     return lacking if os.geteuid() == 0 else [*lacking, "root"]

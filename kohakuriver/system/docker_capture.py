@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ from kohakuriver.system.docker_errors import ApiRefused
 from kohakuriver.system.docker_events import EventStream
 from kohakuriver.system.docker_frames import STDERR, STDOUT, Frames
 from kohakuriver.system.docker_output import Output
+from kohakuriver.system.docker_pipes import PipeFinder, Pipes, drop_last_words, keep_last_words, last_words
 from kohakuriver.system.docker_recovery import Anchor, Recovery, docker_time, drop_anchor, load_anchor, save_anchor
 from kohakuriver.system.docker_stream import RawStream, attach, get, reading
 from kohakuriver.system.engine import ContainerSpec
@@ -31,6 +33,7 @@ class Capture:
     def __init__(self, client: DockerClient, events: EventStream, clock: Clock, spec: ContainerSpec) -> None:
         self.spec = spec
         self.live: asyncio.Task[None] | None = None
+        self.pipes: Pipes | None = None
         self._client = client
         self._events = events
         self._clock = clock
@@ -78,6 +81,17 @@ class Capture:
                     return  # the container is gone
             await self._clock.sleep(AGAIN_SECONDS)
 
+    async def hold_pipes(self, finder: PipeFinder) -> None:
+        """Be ready for a daemon that dies before the container ends."""
+        self.pipes = await self._client.run(Pool.FILES, lambda: finder.open(self._container_id))
+
+    def save_last_words(self, stream: int, words: bytes) -> None:
+        """Keep what no daemon will ever log; for a worker thread."""
+        try:
+            keep_last_words(self.spec.log_directory, stream, words)
+        except OSError as error:
+            log.error("last words are lost directory=%s error=%s", self.spec.log_directory, error)
+
     def lose(self, died_at: float) -> None:
         """The daemon died; what it had in hand is missing in its log."""
         if self._stream is not None and self._anchor == Anchor():
@@ -100,15 +114,20 @@ class Capture:
             if not await self._has_all():
                 await self._read_to_end()
             await self._write(self._output.sync)
-            await self._write(lambda: drop_anchor(self.spec.log_directory))
+            await self._write(lambda: _drop_leftovers(self.spec.log_directory))
             self._is_complete = True
-            await self._write(self._output.close)
+            await self._let_go()
 
     async def close(self) -> None:
         """Let go of it; what was not copied is in Docker's log."""
         if self.live is not None:
             self.live.cancel()
             await asyncio.wait([self.live])
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self.pipes is not None:
+            self.pipes.close()
         await self._write(self._output.close)
 
     async def _end_live(self) -> None:
@@ -129,7 +148,7 @@ class Capture:
         if not self._events.connected.is_set():
             raise EngineFailed("the Docker daemon is away, and with it the rest of the output", retry_elsewhere=True)
         recovery = await self._read_log(follow=False)
-        await self._write(lambda: recovery.close(program_ended=True))
+        await self._write(lambda: recovery.end(last_words(self.spec.log_directory)))
         await self._insist_on_life(life, begun_at)
 
     async def _read_log(self, *, follow: bool) -> Recovery:
@@ -141,7 +160,7 @@ class Capture:
         """Take what the dead daemon did log, and from now on join what its successor logs to that."""
         life, begun_at = self._events.life, self._clock.monotonic()
         recovery = await self._recover(since=docker_time(self._anchor.after), until=docker_time(lost_at))
-        await self._write(lambda: recovery.close(program_ended=False))
+        await self._write(recovery.pause)
         await self._insist_on_life(life, begun_at)
         held = {stream: file.held_bytes for stream, file in self._output.files.items()}
         self._anchor = Anchor(after=lost_at, stdout=held[STDOUT], stderr=held[STDERR])
@@ -180,6 +199,11 @@ class Capture:
             await self._clock.sleep(AGAIN_SECONDS)
             with suppress(OSError):
                 return await self._client.run(Pool.FILES, self._output.flush)
+
+
+def _drop_leftovers(directory: Path) -> None:
+    drop_anchor(directory)
+    drop_last_words(directory)
 
 
 def disk_failed(spec: ContainerSpec, error: OSError) -> EngineFailed:

@@ -29,6 +29,7 @@ class Pool(Enum):
     ACTS = (24, 600.0)
     PULLS = (2, 600.0)
     EVENTS = (1, 60.0)
+    LAST_WORDS = (1, 0.0)
     FILES = (4, 0.0)
 
 

@@ -1,17 +1,19 @@
 """The docker engine: workloads as containers of the Docker daemon on this node."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from kohakuriver.model.errors import EngineFailed, TooMany, Unavailable
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.docker_capture import Capture
-from kohakuriver.system.docker_client import DockerClient
+from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_events import EventStream
 from kohakuriver.system.docker_images import Images
+from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
 from kohakuriver.system.docker_spec import Owner
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
 from kohakuriver.system.loops import Loops
@@ -33,6 +35,8 @@ class DockerEngine:
         self._events = EventStream(self._client, owner, clock, self)
         self._loops = Loops(clock, spawn_limit=MAX_CAPTURES)
         self._captures: dict[WorkloadKey, Capture] = {}
+        self._pipes = PipeFinder()
+        self._daemon_is_back = threading.Event()
 
     async def open(self) -> None:
         """Connect and begin to listen; raises EngineFailed when the daemon does not answer."""
@@ -47,6 +51,7 @@ class DockerEngine:
     async def close(self) -> None:
         """Let go of everything of ours; containers go on, and what they write meanwhile stays in Docker's log."""
         self._events.close()
+        self._daemon_is_back.set()
         await self._loops.stop()
         for key in list(self._captures):
             await self._drop_capture(key)
@@ -84,6 +89,7 @@ class DockerEngine:
         await self._images.check_program(spec, container_id)
         await self._attach(spec, container_id)
         await self._containers.start(spec.key)
+        await self._captures[spec.key].hold_pipes(self._pipes)
 
     async def adopt(self, spec: ContainerSpec) -> None:
         """Go on copying the output of a container that this object did not start; raises NotFound, EngineFailed."""
@@ -93,6 +99,7 @@ class DockerEngine:
         capture = await self._new_capture(spec)
         if seen.phase is not Phase.EXITED:
             self._follow(capture)
+            await capture.hold_pipes(self._pipes)
 
     async def signal(self, key: WorkloadKey, number: int) -> None:
         """Send a signal to the init of the container, which hands it on; raises NotFound, EngineFailed."""
@@ -131,21 +138,26 @@ class DockerEngine:
 
     def died(self, at: float) -> None:
         """The daemon died at that moment (unix seconds): whoever copies output must know."""
-        for capture in self._captures.values():
+        captures = list(self._captures.values())
+        for capture in captures:
             capture.lose(at)
+        self._daemon_is_back = until = threading.Event()
         with suppress(TooMany, Unavailable):
-            self._loops.spawn("keep where the daemon's log breaks off", self._keep_anchors())
+            self._loops.spawn("keep where the daemon's log breaks off", _keep_anchors(captures))
+            self._loops.spawn("last words", self._save_last_words(captures, until))
 
     async def revived(self) -> None:
         """The daemon is back: anything may have changed, and output that was copied live is in its log now."""
+        self._daemon_is_back.set()
         for key in await self._containers.keys():
             self._events.changes.tell(key)
         for capture in self._captures.values():
             if capture.needs_follower:
                 self._follow(capture)
 
-    async def _keep_anchors(self) -> None:
-        await asyncio.gather(*(capture.keep_anchor() for capture in list(self._captures.values())))
+    async def _save_last_words(self, captures: Sequence[Capture], until: threading.Event) -> None:
+        watched = [Watched(each.pipes, each.save_last_words) for each in captures if each.pipes is not None]
+        await self._client.run(Pool.LAST_WORDS, lambda: save_last_words(watched, until))
 
     async def _attach(self, spec: ContainerSpec, container_id: str) -> None:
         await self._drop_capture(spec.key)
@@ -166,3 +178,7 @@ class DockerEngine:
     async def _drop_capture(self, key: WorkloadKey) -> None:
         if (capture := self._captures.pop(key, None)) is not None:
             await capture.close()
+
+
+async def _keep_anchors(captures: Sequence[Capture]) -> None:
+    await asyncio.gather(*(capture.keep_anchor() for capture in captures))

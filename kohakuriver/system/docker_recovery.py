@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -153,10 +154,15 @@ class Recovery:
                 raise EngineFailed(f"Docker cannot read its log: {record.decode(errors='replace').strip()}")
         self._output.append([(stream, self._joins[stream].feed(records)) for stream, records in gathered.items()])
 
-    def close(self, *, program_ended: bool) -> None:
-        """There are no more records; if the program ended too, nothing more will ever follow the last."""
+    def pause(self) -> None:
+        """There are no more records for now."""
+        self._output.append([(stream, join.close()) for stream, join in self._joins.items()])
+
+    def end(self, last_words: Mapping[int, bytes]) -> None:
+        """There are no more records, and the program has ended; its last words are in no log."""
         for stream, join in self._joins.items():
-            owed = self._records[stream].end() if program_ended else b""
+            owed = self._records[stream].end()
             if join.is_at_end:
                 owed = b""  # who copied all of the last line, and no end of it, copied it as it was
-            self._output.append([(stream, join.feed([owed]) + join.close())])
+            news = join.feed([owed]) + join.close() + join.feed([last_words.get(stream, b"")])
+            self._output.append([(stream, news)])
