@@ -37,6 +37,7 @@ class Event(StrEnum):
     RESTARTED = "restarted"
     NODE_LOST = "node_lost"
     FOUND_ALIVE = "found_alive"
+    FOUND_STARTING = "found_starting"
     RETRIED = "retried"  # the attempt failed or was lost, and the retry policy grants another
 
 
@@ -65,6 +66,9 @@ NEXT: dict[tuple[Status, Event], Status] = {
     (S.RUNNING, E.PAUSED): S.PAUSED,
     (S.PAUSED, E.RESUMED): S.RUNNING,
     (S.LOST, E.FOUND_ALIVE): S.RUNNING,
+    (S.LOST, E.FOUND_STARTING): S.ASSIGNING,
+    (S.LOST, E.RETURNED): S.PENDING,  # the truth about it is that it never ran
+    (S.LOST, E.REFUSED): S.FAILED,
     (S.STOPPED, E.RESTARTED): S.PENDING,
     **{(status, E.KILLED): S.KILLED for status in UNFINISHED},
     **{(status, E.NODE_LOST): S.LOST for status in ON_NODE},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import PROCESS, MakeRig, docker_env
-from tests.cluster.rig import Rig
+from tests.cluster.rig import Refused, Rig
 from tests.docker_daemon import Daemon
 
 ROUNDS = 100
@@ -122,6 +122,15 @@ def _wrongs(rig: Rig, jobs: dict[str, Job], marks: Path) -> list[str]:
         times = mark.read_text().count("ran") if mark.exists() else 0
         if times != 1:
             found.append(f"{job}: ran {times} times")
-        if rig.output(task_id) != job.stdout() or rig.output(task_id, "stderr") != job.stderr():
-            found.append(f"{job}: {len(rig.output(task_id))} bytes of output, wanted {len(job.stdout())}")
+        for name, bytes_wanted in (("stdout", job.stdout()), ("stderr", job.stderr())):
+            written = _output(rig, task_id, name)
+            if written != bytes_wanted:
+                found.append(f"{job}: {name} of {len(written)} bytes, wanted {len(bytes_wanted)}: {written[-200:]!r}")
     return found
+
+
+def _output(rig: Rig, task_id: str, name: str) -> bytes:
+    try:
+        return rig.output(task_id, name)
+    except Refused as refused:
+        return str(refused).encode()

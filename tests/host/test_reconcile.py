@@ -118,7 +118,7 @@ ROWS = st.lists(
 def test_every_attempt_and_every_row_has_one_outcome(
     rows: list[Live], states: list[WorkloadState], awaited: bool
 ) -> None:
-    elsewhere = {r.task_id: Elsewhere(r.attempt, r.status, r.node) for r in rows}
+    elsewhere: dict[int, Elsewhere] = {r.task_id: Elsewhere(r.attempt, r.status, r.node) for r in rows}
     verdict = reconcile(rows, states, elsewhere, lambda _: awaited)
     standing = {(r.task_id, r.attempt): r for r in rows}
     strays = [(s.task_id, s.attempt) for s in states if (s.task_id, s.attempt) not in standing]
@@ -167,11 +167,18 @@ def test_a_task_comes_to_stand_where_its_runner_says(before: Status, told: Workl
         assert becomes.completed_at is None and becomes.error_message is None
 
 
-def test_a_lost_task_whose_attempt_is_being_prepared_is_found_alive() -> None:
-    assert (
-        played(task(Status.LOST, completed_at="x", error_message="y"), state(at=State.PREPARING)).status
-        is Status.RUNNING
-    )
+def test_a_lost_task_whose_attempt_is_being_prepared_is_found_starting() -> None:
+    found = played(task(Status.LOST, completed_at="x", error_message="y"), state(at=State.PREPARING))
+    assert (found.status, found.completed_at, found.error_message) == (Status.ASSIGNING, None, None)
+
+
+@pytest.mark.parametrize(("elsewhere", "status"), [(True, Status.PENDING), (False, Status.FAILED)])
+def test_a_lost_task_that_turns_out_never_to_have_run_waits_again_or_fails(elsewhere: bool, status: Status) -> None:
+    told = state(at=State.ENDED, refused=True, retry_elsewhere=elsewhere, message="no daemon")
+    assert played(task(Status.LOST, tries=1), told).status is status
+
+
+def test_an_attempt_being_prepared_is_no_news_of_an_assigned_task() -> None:
     assert judge(task(Status.ASSIGNING), state(at=State.PREPARING), NOW) == []
 
 

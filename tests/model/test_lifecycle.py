@@ -44,6 +44,9 @@ paused            stopped       stopped
 paused            node_lost     lost
 paused            retried       pending
 lost              found_alive   running
+lost              found_starting assigning
+lost              returned      pending
+lost              refused       failed
 lost              exited_ok     completed
 lost              exited_bad    failed
 lost              oom_killed    killed_oom

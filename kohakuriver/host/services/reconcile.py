@@ -89,7 +89,8 @@ def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
     if task.status is Status.ASSIGNING and state.state is not State.PREPARING:
         changes.append(Change(Event.STARTED, {"started_at": _time(state.started_at, now)}))
     elif task.status is Status.LOST:
-        changes.append(Change(Event.FOUND_ALIVE, {"completed_at": None, "error_message": None}))
+        found = Event.FOUND_STARTING if state.state is State.PREPARING else Event.FOUND_ALIVE
+        changes.append(Change(found, {"completed_at": None, "error_message": None}))
     if state.state is State.PAUSED and task.status is not Status.PAUSED:
         changes.append(Change(Event.PAUSED))
     if state.state is State.RUNNING and task.status is Status.PAUSED:
@@ -129,7 +130,7 @@ CLEARED: dict[str, Any] = {
 
 
 def _judge_end(task: Task, state: WorkloadState, now: float) -> Change:
-    if state.refused and task.status is Status.ASSIGNING:
+    if state.refused and task.status in (Status.ASSIGNING, Status.LOST):
         return judge_refusal(task, state.message or "the runner refused", state.retry_elsewhere, now)
     values = {
         "exit_code": state.exit_code,
