@@ -169,6 +169,7 @@ class TaskScheduler:
         if verdict.news or verdict.gone:
             ended += await self.db.write(self._judge_all(verdict))
         for state in verdict.news:
+            self.outbox.forget_orders(state.task_id, state.attempt)
             if state.refused and state.retry_elsewhere:
                 said = state.message or "no reason given"
                 self.outbox.shun(state.task_id, node.row.hostname, said, self.clock.monotonic())
