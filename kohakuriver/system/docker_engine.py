@@ -13,6 +13,7 @@ from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_events import EventStream
 from kohakuriver.system.docker_images import Images
+from kohakuriver.system.docker_orphans import Fate, end_orphan, find_orphan
 from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
 from kohakuriver.system.docker_spec import Owner
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
@@ -21,6 +22,8 @@ from kohakuriver.system.loops import Loops
 DEFAULT_SOCKET = "/var/run/docker.sock"
 OPEN_SECONDS = 15.0
 MAX_CAPTURES = 100_000
+ORPHAN_SECONDS = 0.3  # what a shim was about to do when the daemon died, it has done by then
+DIED_STARTING = "Docker died while it was starting this and lost its end; it had begun, so it is not run again"
 
 
 class DockerEngine:
@@ -37,6 +40,7 @@ class DockerEngine:
         self._captures: dict[WorkloadKey, Capture] = {}
         self._pipes = PipeFinder()
         self._daemon_is_back = threading.Event()
+        self._begun: set[WorkloadKey] = set()
 
     async def open(self) -> None:
         """Connect and begin to listen; raises EngineFailed when the daemon does not answer."""
@@ -86,9 +90,15 @@ class DockerEngine:
             seen = await self._containers.observe(spec.key)
             if seen.phase is not Phase.CREATED:
                 return await self.adopt(spec)
+            await self._refuse_second_run(spec.key, container_id)
         await self._images.check_program(spec, container_id)
         await self._attach(spec, container_id)
-        await self._containers.start(spec.key)
+        try:
+            await self._containers.start(spec.key)
+        except EngineFailed as failed:
+            if failed.retry_elsewhere:
+                await self._notice_begun(spec.key, container_id)
+            raise
         await self._captures[spec.key].hold_pipes(self._pipes)
 
     async def adopt(self, spec: ContainerSpec) -> None:
@@ -131,6 +141,7 @@ class DockerEngine:
         """Take it away with its volumes, running or not; raises EngineFailed."""
         await self._containers.remove(key)
         await self._drop_capture(key)
+        self._begun.discard(key)
 
     def events(self) -> AsyncIterator[WorkloadKey]:
         """Keys about which something changed since the engine was opened; for one listener."""
@@ -154,6 +165,22 @@ class DockerEngine:
         for capture in self._captures.values():
             if capture.needs_follower:
                 self._follow(capture)
+
+    async def _notice_begun(self, key: WorkloadKey, container_id: str) -> None:
+        """A start failed for no reason of its own: remember if the program runs all the same."""
+        await self._clock.sleep(ORPHAN_SECONDS)
+        orphan = await self._client.run(Pool.FILES, lambda: find_orphan(container_id))
+        if orphan.fate is Fate.BEGUN:
+            self._begun.add(key)
+
+    async def _refuse_second_run(self, key: WorkloadKey, container_id: str) -> None:
+        """The daemon says that it was never started; believe the machine. Raises EngineFailed when it was."""
+        orphan = await self._client.run(Pool.FILES, lambda: find_orphan(container_id))
+        if orphan.fate is not Fate.ABSENT:
+            await self._client.run(Pool.FILES, lambda: end_orphan(orphan))
+        if orphan.fate is Fate.BEGUN or key in self._begun:
+            self._begun.add(key)
+            raise EngineFailed(DIED_STARTING)
 
     async def _save_last_words(self, captures: Sequence[Capture], until: threading.Event) -> None:
         watched = [Watched(each.pipes, each.save_last_words) for each in captures if each.pipes is not None]
