@@ -84,7 +84,8 @@ def parse_rule(text: str) -> Rule:
     if what == What.MOUNT and (not values[0].startswith("/") or ".." in values[0].split("/")):
         raise ValueError(f"{text[:80]!r}: {values[0][:40]!r} is not an absolute path")
     role, group = _who(text, who)
-    return Rule(role, group, What(what), "".join(values))
+    value = "".join(values)
+    return Rule(role, group, What(what), _normal(value) if what == What.MOUNT else value)
 
 
 def policy_of(texts: Iterable[str], privileged_for_all: bool) -> Policy:
@@ -99,7 +100,7 @@ def refusal(spec: TaskSpec, asker: Asker, policy: Policy) -> str:
         return f"privileged: the configuration does not give it to {asker.told} (POLICY, TASKS_PRIVILEGED)"
     roots = (SHARED, *(rule.value for rule in mine if rule.what is What.MOUNT))
     for mount in spec.additional_mounts:
-        source = posixpath.normpath(mount.partition(":")[0])
+        source = _normal(mount.partition(":")[0])
         if not any(_below(source, root) for root in roots):
             return f"additional_mounts: {source} is not below {', '.join(roots)}, where {asker.told} may mount (POLICY)"
     if spec.registry_image and not _may_use(spec.registry_image, mine, policy.rules):
@@ -133,8 +134,12 @@ def _may_use(image: str, mine: Sequence[Rule], rules: Sequence[Rule]) -> bool:
     )
 
 
+def _normal(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/")  # two slashes at the start would stay
+
+
 def _below(path: str, root: str) -> bool:
-    return root == "/" or path == root or path.startswith(root.rstrip("/") + "/")
+    return root == "/" or path == root or path.startswith(root + "/")
 
 
 def _who(text: str, who: str) -> tuple[Role | None, str]:

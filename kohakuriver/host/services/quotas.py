@@ -79,17 +79,18 @@ class Allowance:
         if not rooms:
             return False
         key = (task.owner, demand)
-        if key not in self._known:  # room only shrinks during a pass, so a no stays a no
+        why = self._known.get(key)  # room only shrinks during a pass, so a no stays a no
+        if why is None:
             wanted = _amounts(demand)
-            why = [(room, room.why_not(wanted)) for room in rooms]
-            for room, reason in why:
-                if reason:
+            lacking = {room.name: reason for room in rooms if (reason := room.why_not(wanted))}
+            if not lacking:
+                return False
+            for room in rooms:
+                if room.name in lacking:
                     room.claim(task, wanted)
-                    self._known[key] = reason
-        if key in self._known:
-            self.waits[task.task_id] = self._known[key]
-            return True
-        return False
+            why = self._known[key] = "\n".join(lacking.values())
+        self.waits[task.task_id] = why
+        return True
 
     def take(self, task: Queued, demand: Demand) -> None:
         """It was placed."""
