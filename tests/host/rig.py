@@ -19,7 +19,16 @@ from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict, EngineFailed, NotFound
 from kohakuriver.model.node import Gpu, Machine, Metrics, NumaNode, Sample
-from kohakuriver.model.report import Acknowledged, Changed, Heartbeat, Register, Report, State, WorkloadState
+from kohakuriver.model.report import (
+    Acknowledged,
+    Changed,
+    Heartbeat,
+    Register,
+    Registered,
+    Report,
+    State,
+    WorkloadState,
+)
 from kohakuriver.model.runner_api import Attempt, Execute, Kill, Nothing, ReadOutput, RunnerHealth
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.system.clock import Clock
@@ -57,7 +66,7 @@ class MadeUpRunner:
     told: list[Acknowledged] = field(default_factory=list)
     busy: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    async def register(self) -> host_api.Registered:
+    async def register(self) -> Registered:
         request = Register(
             hostname=self.hostname,
             url=self.url,
@@ -72,7 +81,7 @@ class MadeUpRunner:
         return answer
 
     async def heartbeat(self, **more: Any) -> Acknowledged:
-        members = {"hostname": self.hostname, "clock": self.clock.now(), "report": self.report()} | more
+        members: dict[str, Any] = {"hostname": self.hostname, "clock": self.clock.now(), "report": self.report()} | more
         answer = await self.host.call(host_api.NODE_HEARTBEAT, Heartbeat(**members))
         self.take(answer)
         return answer
@@ -132,7 +141,7 @@ async def execute(runner: MadeUpRunner, caller: Caller, asked: Execute) -> Workl
             state = replace(state, state=State.ENDED, exit_code=code, ended_at=runner.clock.now(), stdout_bytes=5)
         runner.held[key] = replace(state, state=State.PREPARING, started_at=None) if word == "prepare" else state
     if word == "lose the answer":
-        await asyncio.sleep(3600)
+        raise ConnectionResetError("the line went dead")
     runner.soon_tell()
     return runner.held[key]
 
@@ -261,12 +270,12 @@ class House:
 
         return await until(look_later, what)
 
-    async def becomes(self, task_id: str, *statuses: str) -> Any:
-        """The task, once it is in one of these statuses."""
+    async def becomes(self, task_id: str, *statuses: str, attempt: int = 0) -> Any:
+        """The task, once it is in one of these statuses (by this attempt)."""
 
         async def look() -> Any:
             found = await self.task(task_id)
-            return found if found["status"] in statuses else None
+            return found if found["status"] in statuses and attempt in (0, found["attempt"]) else None
 
         return await self.until(look, f"{task_id} to become {statuses}")
 
@@ -331,14 +340,14 @@ class House:
             await self.loops_are_at_rest()
 
     async def loops_are_at_rest(self) -> None:
-        """The host's loops have done what was due: a bell brings one more whole pass of each."""
-        for name in ("dispatch", "health", "runner-monitor"):
-            before = self.host.clock.monotonic()
+        """The host's loops have done all that was due."""
+        intervals = {"dispatch": 1.0, "health": 10.0, "runner-monitor": 10.0}
+        for name, interval_seconds in intervals.items():
 
-            async def rested(name: str = name, before: float = before) -> bool:
+            async def rested(name: str = name, interval_seconds: float = interval_seconds) -> bool:
                 done = self.host.loops.last_finished(name)
-                due = name != "dispatch" or not self.host.dispatch.wake.is_set()
-                return done is not None and due and not self.host.loops.stalled(before)
+                is_rung = name == "dispatch" and self.host.dispatch.wake.is_set()
+                return done is not None and not is_rung and done + interval_seconds > self.clock.monotonic()
 
             await self.until(rested, f"{name} to rest")
 
