@@ -101,12 +101,16 @@ class HostSettings:
 class RunnerSettings:
     """Settings of a runner."""
 
-    host_address: str = setting("127.0.0.1", "Where the host is: name or address.")
+    host_address: str = setting(
+        "", "Where the host is: name or address; empty: where `runner join` found it, else this machine."
+    )
     host_port: int = setting(8000, "Port of the host's API.", bounds=PORT)
     runner_hostname: str = setting(
         "", "This node's name; empty: the machine's.", bounds=Bounds(pattern=f"({HOSTNAME})?")
     )
-    runner_bind_ip: str = setting("127.0.0.1", "Address the runner listens on; 0.0.0.0 for every network.")
+    runner_bind_ip: str = setting(
+        "", "Address the runner listens on; empty: the one by which it reaches the host; 0.0.0.0 for every network."
+    )
     runner_port: int = setting(8001, "Port of the runner's API.", bounds=PORT)
     runner_address: str = setting("", "Address by which the host reaches this runner; empty: found out.")
     shared_dir: str = setting("", "Storage that host and nodes share; empty: there is none.")

@@ -6,6 +6,7 @@ import logging
 import os
 
 from kohakuriver.model.settings import HostSettings, RunnerSettings
+from kohakuriver.programs import joining
 from kohakuriver.programs.setting_flags import add_flags, load_from
 
 ABOUT = {
@@ -17,6 +18,10 @@ ABOUT = {
 def run(arguments: list[str]) -> int:
     """Serve until SIGTERM or Ctrl-C; workloads go on without us."""
     program = arguments[0]
+    if arguments[1:2] == ["join-token"] and program == "host":
+        return joining.make_token(arguments[2:])
+    if arguments[1:2] == ["join"] and program == "runner":
+        return joining.join(arguments[2:])
     name = f"kohakuriver {program}"
     parser = argparse.ArgumentParser(name, f"{name} [OPTIONS]", ABOUT[program], allow_abbrev=False)
     add_flags(parser, program)

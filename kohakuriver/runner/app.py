@@ -13,7 +13,7 @@ import aiohttp
 
 from kohakuriver import __version__
 from kohakuriver.model import runner_api
-from kohakuriver.model.errors import EngineFailed, NotAllowed, NotFound
+from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner import mounts
@@ -25,7 +25,8 @@ from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
 from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.marks import Marks
-from kohakuriver.runner.node_name import address_of, hostname_of, url_of
+from kohakuriver.runner.membership import belonging
+from kohakuriver.runner.node_name import address_of, bind_address_of, hostname_of, url_of
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.state import Runner
@@ -37,7 +38,6 @@ from kohakuriver.system.engine import Engine
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.machine import Sampler
 from kohakuriver.system.notify import Notifier
-from kohakuriver.system.secrets import UnsafeFile, load_secret
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.serve import Edge, build_app, listening
@@ -65,14 +65,17 @@ async def running_runner(
     if engine is None:
         check_engine_allowed(settings)
     slot = EngineSlot(lambda cluster_id: engine or make_engine(settings, cluster_id))
-    secret = await asyncio.to_thread(_secret_of, settings)
+    belongs = await asyncio.to_thread(belonging, settings)
+    settings, secret = belongs.settings, belongs.key
     async with AsyncExitStack() as stack:
         bench = await _make_bench(settings, slot, clock, stack)
         runner = await _assemble(bench, secret, senses, stack)
         verifier = Verifier(only_host(secret), SteadyTime())
         app = build_app(runner_api.ROUTES, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
-        port = await stack.enter_async_context(listening(app, settings.runner_bind_ip, settings.runner_port))
+        port = await stack.enter_async_context(
+            listening(app, await asyncio.to_thread(bind_address_of, settings), settings.runner_port)
+        )
         runner = replace(runner, url=url_of(await asyncio.to_thread(address_of, settings), port))
         stack.callback(bench.closing.set)
         await _start_loops(runner, waits_for_cluster=engine is None)
@@ -93,16 +96,6 @@ async def serve(settings: RunnerSettings) -> None:
         await stop.wait()
         notifier.stopping()
         log.info("runner stops; workloads go on count=%d", runner.workloads.count(State.RUNNING, State.PAUSED))
-
-
-def _secret_of(settings: RunnerSettings) -> bytes:
-    path = Path(settings.cluster_secret_file).expanduser()
-    try:
-        return load_secret(path)
-    except FileNotFoundError:
-        raise NotFound(f"{path}: there is no cluster secret; copy it from the host (mode 0600)") from None
-    except UnsafeFile as unsafe:
-        raise NotAllowed(str(unsafe)) from None
 
 
 async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, stack: AsyncExitStack) -> Bench:

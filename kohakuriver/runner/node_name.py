@@ -24,7 +24,12 @@ def address_of(settings: RunnerSettings) -> str:
         return settings.runner_address
     if settings.runner_bind_ip not in ANY_ADDRESS:
         return settings.runner_bind_ip
-    return _address_towards(settings.host_address, settings.host_port or 1)
+    return _address_towards(settings.host_address, settings.host_port or 1, socket.gethostname())
+
+
+def bind_address_of(settings: RunnerSettings) -> str:
+    """Where to listen: as configured, else on the way to the host only; everywhere when that is not known yet."""
+    return settings.runner_bind_ip or _address_towards(settings.host_address, settings.host_port or 1, "0.0.0.0")
 
 
 def url_of(address: str, port: int) -> str:
@@ -32,7 +37,7 @@ def url_of(address: str, port: int) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-def _address_towards(host: str, port: int) -> str:
+def _address_towards(host: str, port: int, otherwise: str) -> str:
     """The own address on the way to the host; a connected UDP socket tells it and sends nothing."""
     try:
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
@@ -40,4 +45,4 @@ def _address_towards(host: str, port: int) -> str:
             probe.connect(target)
             return str(probe.getsockname()[0])
     except OSError:
-        return socket.gethostname()
+        return otherwise

@@ -18,7 +18,7 @@ class UnsafeFile(NotAllowed):
 def load_secret(path: Path) -> bytes:
     """The secret in `path` (hex text); raises UnsafeFile when others could read it, FileNotFoundError when absent."""
     try:
-        secret = bytes.fromhex(_content(path).strip().decode("ascii"))
+        secret = bytes.fromhex(read_private(path).strip().decode("ascii"))
     except ValueError:
         raise UnsafeFile(f"{path} does not hold a secret (hex digits)") from None
     if len(secret) < SECRET_BYTES:
@@ -26,7 +26,8 @@ def load_secret(path: Path) -> bytes:
     return secret
 
 
-def _content(path: Path) -> bytes:
+def read_private(path: Path, most_bytes: int = 1024) -> bytes:
+    """A file that only its owner can read; raises UnsafeFile when others could, FileNotFoundError when absent."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us up
     except OSError as refused:
@@ -37,9 +38,19 @@ def _content(path: Path) -> bytes:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
             raise UnsafeFile(f"{path} must be a file of yours with mode 0600 (chmod 600 {path})")
-        return os.read(file, 1024)
+        return os.read(file, most_bytes)
     finally:
         os.close(file)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put a file there that only its owner can read, in the place of the one before; nobody sees half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def make_secret(path: Path) -> bytes:

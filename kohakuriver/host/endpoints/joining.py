@@ -47,6 +47,7 @@ async def join(host: Host, caller: Caller, asked: api.Join) -> api.Joined:
         agreed[:] = [fresh]
 
     await host.keys.commit(asked.hostname, agree)
+    _was_not_heard(host, asked.hostname)
     log.info("a machine has joined node=%s join_token=%d address=%s", asked.hostname, join_id, caller.address)
     return api.Joined(cluster_id=host.cluster_id, nonce=agreed[0].host_nonce)
 
@@ -76,8 +77,15 @@ async def revoke(host: Host, caller: Caller, asked: api.RevokeNode) -> Nothing:
         audit.record(tx, caller, Deed("node.revoke", f"node:{asked.hostname}", asked.reason), now)
 
     await host.keys.commit(asked.hostname, close)
+    _was_not_heard(host, asked.hostname)
     log.warning("a runner is not believed any more node=%s by=%s", asked.hostname, caller.name)
     return Nothing()
+
+
+def _was_not_heard(host: Host, hostname: str) -> None:
+    """Whoever spoke under that name until now has no key any more, so he keeps nobody from taking his place."""
+    if hostname in host.registry.nodes:
+        host.registry.nodes[hostname].heard_at = 0.0
 
 
 async def create_token(host: Host, caller: Caller, asked: api.CreateJoinToken) -> api.CreatedJoinToken:
