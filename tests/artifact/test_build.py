@@ -14,7 +14,7 @@ import pytest
 import build
 from tests.artifact.archives import SERVED, Starter, installed_pythons
 
-pytestmark = [pytest.mark.artifact, pytest.mark.slow]
+pytestmark = [pytest.mark.artifact, pytest.mark.slow, pytest.mark.timeout(400)]
 
 TOP = Path(build.__file__).parent
 ELF_MACHINE = {"x86_64": 62, "aarch64": 183}
