@@ -123,6 +123,7 @@ def _host_settings(directory: Path, port: int) -> HostSettings:
         state_dir=str(directory / "host"),
         shared_dir=str(directory / "shared"),
         cluster_secret_file=str(directory / "cluster_secret"),
+        auth_enabled=False,
         kill_grace_seconds=KILL_GRACE_SECONDS,
     )
 

@@ -77,6 +77,7 @@ def host(pyz: Path, folder: Path, env: Mapping[str, str] | None = None) -> Itera
     port = free_port()
     settings = {
         "KOHAKURIVER_HOST_PORT": str(port),
+        "KOHAKURIVER_AUTH_ENABLED": "false",
         "KOHAKURIVER_STATE_DIR": str(folder / "host"),
         "KOHAKURIVER_CLUSTER_SECRET_FILE": str(folder / "secret"),
         **(env or {}),

@@ -155,6 +155,7 @@ class FakeCluster(Cluster):
             state_dir=str(self.folder / "host"),
             shared_dir=str(self.folder / "shared"),
             cluster_secret_file=str(self.folder / "secret"),
+            auth_enabled=False,
             heartbeat_interval_seconds=HEARTBEAT_SECONDS,
             heartbeat_timeout_factor=TIMEOUT_FACTOR,
             cleanup_check_interval_seconds=0.2,

@@ -62,7 +62,9 @@ class Rig(Cluster):
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
-        self.host = self._member("host", {"KOHAKURIVER_HOST_PORT": str(self.port), **QUICK, **self.host_env})
+        self.host = self._member(
+            "host", {"KOHAKURIVER_HOST_PORT": str(self.port), **NO_ACCOUNTS, **QUICK, **self.host_env}
+        )
         (self.folder / "tmp").mkdir()
         place = self.folder / "marks"
         self.marks = Marks(place, "/marks" if self.kind == "docker" else str(place))
@@ -109,6 +111,7 @@ class Rig(Cluster):
         return Member([self.python, str(self.pyz), program], {**own, **env}, self.folder / f"{name}.log")
 
 
+NO_ACCOUNTS = {"KOHAKURIVER_AUTH_ENABLED": "false"}
 QUICK = {"KOHAKURIVER_HEARTBEAT_INTERVAL_SECONDS": "1"}
 
 

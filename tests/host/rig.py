@@ -370,6 +370,7 @@ async def running(folder: Path, clock: Clock | None = None, **settings: Any) -> 
         "host_port": 0,
         "state_dir": str(folder / "host"),
         "cluster_secret_file": str(folder / "secret"),
+        "auth_enabled": False,
     }
     clock = clock or ManualClock(now=time.time())
     async with (
