@@ -53,6 +53,8 @@ class Capture:
 
     async def attach(self) -> None:
         """Connect to a container that has not started; raises ApiRefused and EngineFailed."""
+        self._anchor = Anchor()  # a daemon that died before the start has lost nothing
+        await self._write(lambda: drop_anchor(self.spec.log_directory))
         self._life = self._events.life
         self._stream = await attach(self._client.socket, self._container_id)
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from kohakuriver.model.errors import EngineFailed, TooMany, Unavailable
 from kohakuriver.system.clock import Clock, SystemClock
@@ -13,7 +14,7 @@ from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_events import EventStream
 from kohakuriver.system.docker_images import Images
-from kohakuriver.system.docker_orphans import Fate, end_orphan, find_orphan
+from kohakuriver.system.docker_orphans import Fate, daemon_started_at, end_orphan, find_orphan
 from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
 from kohakuriver.system.docker_spec import Owner
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
@@ -22,6 +23,9 @@ from kohakuriver.system.loops import Loops
 DEFAULT_SOCKET = "/var/run/docker.sock"
 OPEN_SECONDS = 15.0
 MAX_CAPTURES = 100_000
+# A daemon that finds a container ended whose end its predecessor did not write down gives it this code, and the time
+# of its own start.
+LOST_EXIT_CODE, RESTORE_SECONDS = 255, 30.0
 ORPHAN_SECONDS = 0.3  # what a shim was about to do when the daemon died, it has done by then
 DIED_STARTING = "Docker died while it was starting this and lost its end; it had begun, so it is not run again"
 
@@ -125,7 +129,12 @@ class DockerEngine:
 
     async def observe(self, key: WorkloadKey) -> Observed:
         """Look at one; raises NotFound, EngineFailed."""
-        return await self._containers.observe(key)
+        seen = await self._containers.observe(key)
+        if seen.exit is None or seen.exit.code != LOST_EXIT_CODE or seen.finished_at is None:
+            return seen
+        born = await self._client.run(Pool.FILES, lambda: daemon_started_at(self._client.socket))
+        was_lost = born is not None and born - 1 <= seen.finished_at <= born + RESTORE_SECONDS
+        return replace(seen, exit=replace(seen.exit, code=None)) if was_lost else seen
 
     async def observe_all(self) -> list[Observed]:
         """Look at all of ours; raises EngineFailed."""

@@ -1,4 +1,4 @@
-"""Containers whose start the daemon began and did not live to remember: whether they ran, and how they end.
+"""What the machine knows of containers that a daemon which was killed does not: whether they ran, and what to end.
 
 Each container has a shim process of its own, which outlives a daemon that is killed. A daemon that comes back does not
 know of a container whose start it had not yet written down; started again, such a container would run twice.
@@ -6,6 +6,8 @@ know of a container whose start it had not yet written down; started again, such
 
 import os
 import signal
+import socket
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -39,6 +41,20 @@ def find_orphan(container_id: str, proc: Path = Path("/proc")) -> Orphan:
     children = [pid for pid in processes if _parent(proc / str(pid)) in shims]
     waits = bool(children) and all(_is_runtime(_words(proc / str(pid))) for pid in children)
     return Orphan(Fate.PREPARED if waits else Fate.BEGUN, (*children, *shims))
+
+
+def daemon_started_at(path: str, proc: Path = Path("/proc")) -> float | None:
+    """When the daemon behind a unix socket started (UTC unix seconds); None when it cannot be told."""
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(1.0)
+            line.connect(path)
+            peer = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        ticks = int((proc / str(peer[0]) / "stat").read_text().rpartition(")")[2].split()[19])
+        booted_at = next(int(t.split()[1]) for t in (proc / "stat").read_text().splitlines() if t.startswith("btime "))
+    except (OSError, IndexError, ValueError, StopIteration):
+        return None
+    return booted_at + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def end_orphan(orphan: Orphan) -> None:

@@ -74,9 +74,12 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a workload ended: `code` as the program gave it (128+n when signal n ended it, as shells say it)."""
+    """How a workload ended: `code` as the program gave it (128+n when signal n ended it, as shells say it).
 
-    code: int
+    `code` is None when the engine itself lost it.
+    """
+
+    code: int | None
     signal: int | None = None
     oom_killed: bool = False
 

@@ -1,11 +1,13 @@
 """What a made-up /proc shows of a container whose start the daemon did not live to remember."""
 
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from kohakuriver.system.docker_orphans import Fate, Orphan, end_orphan, find_orphan
+from kohakuriver.system.docker_orphans import Fate, Orphan, daemon_started_at, end_orphan, find_orphan
 
 SHIM = ["/usr/bin/containerd-shim-runc-v2", "-namespace", "moby", "-id", "c1", "-address", "/run/x.sock"]
 
@@ -49,3 +51,13 @@ def test_what_is_left_of_an_orphan_is_killed() -> None:
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         end_orphan(Orphan(Fate.BEGUN, (sleeper.pid, 2**22 + 1)))
         assert sleeper.wait(10) == -9
+
+
+def test_a_daemon_started_when_its_process_did(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        started = daemon_started_at(path)
+    assert started is not None and 0 <= time.time() - started < 24 * 3600
+    assert daemon_started_at(str(tmp_path / "none")) is None
