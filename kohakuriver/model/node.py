@@ -3,12 +3,16 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kohakuriver.model.fields import Bounds, declare
+
+NATURAL = Bounds(least=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One accelerator; memory in bytes, temperature in degrees Celsius, utilization in percent."""
 
-    index: int
+    index: int = declare("Which one.", bounds=NATURAL)
     name: str
     uuid: str = ""
     driver: str = ""
@@ -24,7 +28,7 @@ class Gpu:
 class NumaNode:
     """One NUMA node of a machine and the logical CPUs that belong to it."""
 
-    index: int
+    index: int = declare("Which one.", bounds=NATURAL)
     cpu_ids: tuple[int, ...]
     memory_bytes: int = 0
 
@@ -33,8 +37,8 @@ class NumaNode:
 class Machine:
     """What a machine has; it does not change while it is up."""
 
-    cores: int
-    memory_bytes: int
+    cores: int = declare("Logical CPUs.", bounds=NATURAL)
+    memory_bytes: int = declare("Memory.", bounds=NATURAL)
     gpus: tuple[Gpu, ...] = ()
     numa_nodes: tuple[NumaNode, ...] = ()
     architecture: str = ""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.codec import Snowflake
@@ -10,6 +11,12 @@ from kohakuriver.model.node import Machine, Metrics, Sample
 
 NAME = Bounds(length=64, shortest=1, pattern=f.HOSTNAME)
 NOTE = Bounds(length=4096)
+
+
+def _check_url(text: str) -> None:
+    parts = urlsplit(text)  # raises ValueError for brackets that do not match, and so does `port` for what is none
+    if not parts.hostname or parts.port == 0:
+        raise ValueError(f"{text[:60]!r} names no place")
 
 
 class State(StrEnum):
@@ -65,7 +72,7 @@ class Register:
     hostname: str = declare("The node's name.", bounds=NAME)
     url: str = declare(
         "Where the host reaches the runner.",
-        bounds=Bounds(length=300, pattern=r"https?://[A-Za-z0-9.:\[\]_-]+"),
+        bounds=Bounds(length=300, pattern=r"https?://[A-Za-z0-9.:\[\]_-]+", check=_check_url),
     )
     version: str = declare("The runner's release.", bounds=Bounds(length=64))
     engine: str = declare("Its engine.", bounds=Bounds(length=32))
