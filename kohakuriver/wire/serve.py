@@ -273,9 +273,14 @@ async def _stream(request: web.Request, made: Streamed, signed: sign.Signed | No
     if signed:
         answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, 200, sign.STREAM)
     await answer.prepare(request)
-    async for chunk in made.chunks:
-        await answer.write(chunk)
-    await answer.write_eof()
+    try:
+        async for chunk in made.chunks:
+            await answer.write(chunk)
+        await answer.write_eof()
+    except ConnectionResetError as broken:  # whoever reads is gone, or whoever wrote: it must not look whole
+        log.info("a stream was cut path=%s why=%s", request.path, broken)
+        if request.transport is not None:
+            request.transport.close()
     return answer
 
 

@@ -173,13 +173,28 @@ class Cluster:
     @contextmanager
     def following(self, task_id: str, query: str = "") -> Iterator[Callable[[], bytes]]:
         """Follow a task's output; each call gives the next bytes that came, and none at its end."""
+        with self.following_soon(task_id, query) as more:
+            self.until(lambda: self.task(task_id)["status"] not in ("pending", "assigning"))
+            yield more
+
+    @contextmanager
+    def following_soon(self, task_id: str, query: str = "") -> Iterator[Callable[[], bytes]]:
+        """The same for a task that may not have a place yet; the host answers when it has one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+        answers: list[http.client.HTTPResponse] = []
+
+        def more() -> bytes:
+            if not answers:
+                answers.append(connection.getresponse())
+                assert answers[0].status == 200, answers[0].read()
+            return answers[0].read1(65536)
+
         try:
             connection.request("GET", f"/api/tasks/{task_id}/stdout?follow=true{query}")
-            answer = connection.getresponse()
-            assert answer.status == 200, answer.read()
-            yield lambda: answer.read1(65536)
+            yield more
         finally:
+            for answer in answers:
+                answer.close()
             connection.close()
 
     # ---- waiting

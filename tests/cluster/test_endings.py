@@ -1,9 +1,12 @@
 """How tasks end: by themselves, by being asked to, by force; and what is said of it."""
 
+import ctypes
+import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,7 +16,9 @@ from tests.cluster.cluster import Cluster, Refused
 from tests.cluster.conftest import FAKE_KIND, PROCESS_KIND, on, on_docker, on_real_machines
 from tests.cluster.in_process import FakeCluster
 from tests.cluster.rig import Rig
+from tests.docker_daemon import Daemon
 
+CLONE_NEWNET = 0x40000000  # sched.h
 OBEYS = "trap 'echo goodbye; exit 3' TERM; echo ready; sleep 60 & wait"
 IGNORES = "trap '' TERM; echo ready; sleep 60"
 
@@ -36,13 +41,31 @@ class EmptyRegistry(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+def listen_beside(daemon: Daemon) -> socket.socket:
+    """A listening socket on the loopback of the daemon's network namespace; made by a thread that goes there."""
+
+    def make() -> socket.socket:
+        namespace = os.open(daemon.directory / "net", os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        finally:
+            os.close(namespace)
+        return socket.create_server(("127.0.0.1", 0))
+
+    with ThreadPoolExecutor(1) as there:
+        return there.submit(make).result()
+
+
 @contextmanager
-def empty_registry() -> Iterator[str]:
-    """Its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyRegistry) as server:
+def empty_registry(daemon: Daemon) -> Iterator[str]:
+    """Its address, for that daemon."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyRegistry, bind_and_activate=False) as server:
+        server.socket.close()
+        server.socket = listen_beside(daemon)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"127.0.0.1:{server.server_port}"
+        yield f"127.0.0.1:{server.socket.getsockname()[1]}"
         server.shutdown()
         thread.join()
 
@@ -71,8 +94,8 @@ def test_an_image_that_exists_nowhere_is_said_to_be_missing(cluster: FakeCluster
 
 
 @on_docker
-def test_an_image_that_its_registry_does_not_have_is_said_to_be_missing(cluster: Rig) -> None:
-    with empty_registry() as registry:
+def test_an_image_that_its_registry_does_not_have_is_said_to_be_missing(cluster: Rig, docker_daemon: Daemon) -> None:
+    with empty_registry(docker_daemon) as registry:
         task = cluster.run("true", registry_image=f"{registry}/nothing:1")
     assert (task["status"], task["exit_code"]) == ("failed", None)
     assert f"{registry}/nothing:1" in task["error_message"]
@@ -108,6 +131,7 @@ def test_a_task_that_does_not_listen_is_killed_when_the_grace_is_over(cluster: C
 def test_a_paused_task_can_be_killed(cluster: Cluster) -> None:
     task_id = cluster.shell(OBEYS)
     cluster.wait_output(task_id, b"ready")
+    cluster.wait_for(task_id, "running")
     cluster.order(task_id, "pause")
     cluster.wait_for(task_id, "paused")
     cluster.order(task_id, "kill")
@@ -159,8 +183,9 @@ def test_a_task_on_its_way_to_a_node_that_does_not_answer_can_be_killed(cluster:
 
 
 @on_docker
-def test_a_task_whose_image_does_not_arrive_can_be_killed(cluster: Rig) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent_registry:
+def test_a_task_whose_image_does_not_arrive_can_be_killed(cluster: Rig, docker_daemon: Daemon) -> None:
+    with listen_beside(docker_daemon) as silent_registry:
+        silent_registry.settimeout(30)
         image = f"127.0.0.1:{silent_registry.getsockname()[1]}/slow:1"
         task_id = cluster.begin("true", registry_image=image)
         cluster.wait_for(task_id, "assigning")
@@ -172,6 +197,7 @@ def test_a_task_whose_image_does_not_arrive_can_be_killed(cluster: Rig) -> None:
 def test_a_paused_task_is_really_frozen_and_goes_on_where_it_was(cluster: Cluster) -> None:
     task_id = cluster.shell("; ".join(f"echo {n}; sleep 0.1" for n in range(15)))
     cluster.wait_output(task_id, b"2\n")
+    cluster.wait_for(task_id, "running")
     cluster.order(task_id, "pause")
     cluster.wait_for(task_id, "paused")
     still = cluster.output(task_id)

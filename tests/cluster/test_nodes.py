@@ -36,6 +36,7 @@ def test_a_task_of_a_lost_node_is_lost_and_found_alive_and_ends_with_its_whole_o
     gate = cluster.gate()
     task_id = cluster.shell(f"echo before; {gate.wait}; echo after", targets=["beta"])
     cluster.wait_output(task_id, b"before")
+    cluster.wait_for(task_id, "running")
     cluster.runners["beta"].kill()
     task = cluster.wait_for(task_id, "lost")
     assert status_of(cluster, "beta") == "offline"
@@ -59,6 +60,7 @@ def test_a_task_that_ends_while_its_node_is_away_has_its_true_end(cluster: Clust
     gate = cluster.gate()
     task_id = cluster.shell(f"echo before; {gate.wait}; echo after; exit 9", targets=["beta"])
     cluster.wait_output(task_id, b"before")
+    cluster.wait_for(task_id, "running")
     cluster.runners["beta"].kill()
     gate.open()
     time.sleep(0.3)  # for it to end: nobody is there who could tell that it has
