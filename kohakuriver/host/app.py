@@ -29,7 +29,7 @@ from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, streams, tasks
 from kohakuriver.host.endpoints.access import edge_of
 from kohakuriver.host.services.node_registry import NodeRegistry
-from kohakuriver.host.services.task_scheduler import Outbox, RunnerPeers, TaskScheduler
+from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import facts, schema, users
 from kohakuriver.host.store import nodes as node_rows
@@ -46,6 +46,7 @@ from kohakuriver.system.sqlite import Database
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.joining import MASTER_FILE
 from kohakuriver.wire.serve import build_app, listening
+from kohakuriver.wire.peers import RunnerPeers
 from kohakuriver.wire.sign import SteadyTime, Verifier
 
 log = logging.getLogger(__name__)

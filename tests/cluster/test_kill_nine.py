@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import PROCESS, MakeRig, docker_env
 from tests.cluster.cluster import Refused
+from tests.cluster.conftest import PROCESS, MakeRig, docker_env
 from tests.cluster.rig import Rig
 from tests.docker_daemon import Daemon
 

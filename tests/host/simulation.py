@@ -13,7 +13,7 @@ from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.endpoints import nodes as node_answers
 from kohakuriver.host.endpoints import tasks as task_answers
 from kohakuriver.host.services.node_registry import NodeRegistry
-from kohakuriver.host.services.task_scheduler import Outbox, RunnerPeers, TaskScheduler
+from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import nodes as node_rows
 from kohakuriver.host.store import schema, tasks
@@ -31,6 +31,7 @@ from kohakuriver.model.units import rfc3339
 from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.sqlite import Database
 from kohakuriver.wire.call import NotDelivered
+from kohakuriver.wire.peers import RunnerPeers
 from kohakuriver.wire.sign import WINDOW_SECONDS
 from tests.manual_clock import ManualClock
 

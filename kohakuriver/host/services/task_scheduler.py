@@ -18,7 +18,7 @@ from kohakuriver.model.units import rfc3339
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.sqlite import Database, Work
 from kohakuriver.wire.call import DEFAULT_TIMEOUT_SECONDS, NotDelivered, Peer
-from kohakuriver.wire.peers import RunnerPeers as RunnerPeers
+from kohakuriver.wire.peers import RunnerPeers
 from kohakuriver.wire.sign import WINDOW_SECONDS
 
 UNKNOWN_GRACE_SECONDS = 60.0
