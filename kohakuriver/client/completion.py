@@ -114,7 +114,7 @@ _{name}_offers() {{
         if [[ -n $skip ]]; then skip=; continue; fi
         case $word in
             --) return 1 ;;
-            --host|--port|--cluster) skip=1 ;;
+            --host|--port|--cluster|--ca-file) skip=1 ;;
             -*) ;;
             *) case "$place${{place:+ }}$word" in
 {moves}

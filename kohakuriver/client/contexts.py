@@ -12,7 +12,7 @@ from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound
 from kohakuriver.model.fields import Bounds, declare
 
 FILE = "~/.kohakuriver/auth.json"
-NAME = Bounds(length=64, shortest=1, pattern=r"[A-Za-z0-9][A-Za-z0-9_.:@\[\]-]*")
+NAME = Bounds(length=64, shortest=1, pattern=r"[A-Za-z0-9\[][A-Za-z0-9_.:@\[\]-]*")
 MAX_BYTES = 1_000_000
 
 
@@ -24,6 +24,8 @@ class Cluster:
     port: int
     user: str = ""
     token: str = ""
+    tls: bool = False
+    ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,17 @@ def change(edit: Callable[[Book], Book]) -> Book:
             return book
     except OSError as refused:
         raise NotAllowed(f"{path} cannot be written: {refused.strerror}") from None
+
+
+def keep_ca(name: str, ca_pem: str) -> str:
+    """Put the CA of a cluster beside the file; returns where."""
+    path = os.path.join(os.path.dirname(os.path.expanduser(FILE)), f"{name.replace('/', '_')}.ca.crt")
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _replace(path, ca_pem)
+    except OSError as refused:
+        raise NotAllowed(f"{path} cannot be written: {refused.strerror}") from None
+    return path
 
 
 def _content(path: str) -> bytes:

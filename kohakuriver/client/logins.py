@@ -9,7 +9,7 @@ from dataclasses import replace
 from kohakuriver.client import asking, contexts
 from kohakuriver.client.command import Order
 from kohakuriver.client.contexts import Book, Cluster
-from kohakuriver.client.session import Session
+from kohakuriver.client.session import Broken, Session
 from kohakuriver.model import auth_api as api
 from kohakuriver.model.errors import BadRequest, Conflict, NotLoggedIn, RiverError, Unavailable
 from kohakuriver.model.runner_api import Nothing
@@ -29,10 +29,9 @@ IN_THE_CLEAR = (
 
 def log_in(order: Order) -> int:
     """Give a name and a password, or a token; returns 0."""
-    where = replace(order.session.settings, token="")
+    where = _place(order)
     with closing(Session(where)) as session:
-        status = session.call(api.STATUS, Nothing())
-        _warn_in_the_clear(order, session)
+        status = _status(order, session)
         if not status.auth_enabled:
             return _without_accounts(order, session)
         if status.needs_first_admin:
@@ -49,10 +48,9 @@ def log_in(order: Order) -> int:
 
 def register(order: Order) -> int:
     """Make an account with an invitation, or the first one with the host's secret, and be logged in; returns 0."""
-    where = replace(order.session.settings, token="")
+    where = _place(order)
     with closing(Session(where)) as session:
-        status = session.call(api.STATUS, Nothing())
-        _warn_in_the_clear(order, session)
+        status = _status(order, session)
         if not status.auth_enabled:
             return _without_accounts(order, session)
         file: str | None = order.parsed.invitation_file
@@ -102,6 +100,30 @@ def status(order: Order) -> int:
     return 0 if told.name else NotLoggedIn.exit_code
 
 
+def _place(order: Order) -> ClientSettings:
+    """Where the host is, without a token, and with the CA whose fingerprint was given."""
+    where = replace(order.session.settings, token="")
+    wanted: str | None = order.parsed.ca_fingerprint
+    if not wanted:
+        return where
+    from kohakuriver.wire.pinning import fetch_ca, parse_fingerprint
+
+    ca_pem = fetch_ca(where.host, where.port, parse_fingerprint(wanted))
+    return replace(where, tls=True, ca_file=contexts.keep_ca(where.cluster or _name_of(where), ca_pem))
+
+
+def _status(order: Order, session: Session) -> api.AuthStatus:
+    """What the host says to somebody whom it does not know yet."""
+    try:
+        told = session.call(api.STATUS, Nothing())
+    except Broken as broken:
+        if session.encrypted:
+            raise
+        raise Broken(f"{broken} (if that host speaks TLS, give --ca-fingerprint or --tls)") from None
+    _warn_in_the_clear(order, session)
+    return told
+
+
 def _told(order: Order, told: api.AuthStatus, me: api.Me | None) -> list[str]:
     from kohakuriver.client.auth_view import status_lines
 
@@ -143,7 +165,17 @@ def _keep(order: Order, where: ClientSettings, user: str, told: Mapping[str, str
 
     def edit(book: Book) -> Book:
         before[:] = [book.clusters[name]] if name in book.clusters else []
-        return book.with_cluster(name, Cluster(host=where.host, port=where.port, user=user, token=where.token))
+        return book.with_cluster(
+            name,
+            Cluster(
+                host=where.host,
+                port=where.port,
+                user=user,
+                token=where.token,
+                tls=where.tls,
+                ca_file=os.path.abspath(where.ca_file) if where.ca_file else "",
+            ),
+        )
 
     contexts.change(edit)
     for old in before:
@@ -170,7 +202,8 @@ def _forget_token(where: ClientSettings) -> None:
 
 def _name_of(where: ClientSettings) -> str:
     usual: int = ClientSettings().port
-    return where.host if where.port == usual else f"{where.host}:{where.port}"
+    host = f"[{where.host}]" if ":" in where.host else where.host
+    return host if where.port == usual else f"{host}:{where.port}"
 
 
 def _token_name() -> str:

@@ -21,7 +21,7 @@ class Program(NamedTuple):
 PROGRAMS = (
     Program("demo", "a cluster on this machine and a short tour of it, half a minute"),
     Program("dev", "a cluster on this machine to play with; Ctrl-C takes it away", "[--nodes N]"),
-    Program("host", "run the control plane; or make a token for a new node", "[join-token]", ("join-token",)),
+    Program("host", "run the control plane; or make a token for a new node", "[join-token|tls]", ("join-token", "tls")),
     Program("runner", "run the agent of this machine; or join a host first", "[join HOST TOKEN]", ("join",)),
     Program("install", "make the host or the runner a service of this machine", "host|runner", ("host", "runner")),
     Program("uninstall", "take that away again", "host|runner", ("host", "runner")),

@@ -175,12 +175,11 @@ def _add_globals(parser: argparse.ArgumentParser) -> None:
         if member.metadata["secret"]:  # it would stand in the list of processes
             continue
         about = member.metadata["about"] + (f" ({member.default})" if member.default else "")
+        takes: dict[str, Any] = {"metavar": member.name.upper()}
+        if member.default is False:
+            takes = {"action": "store_const", "const": "true"}
         group.add_argument(
-            flag_name(member.name),
-            dest=GLOBAL + member.name,
-            metavar=member.name.upper(),
-            help=about,
-            default=argparse.SUPPRESS,
+            flag_name(member.name), dest=GLOBAL + member.name, help=about, default=argparse.SUPPRESS, **takes
         )
     group.add_argument(
         "--json", dest="as_json", action="store_true", help="print the host's answer as JSON", default=argparse.SUPPRESS

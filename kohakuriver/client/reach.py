@@ -50,7 +50,31 @@ def _by_name(told: ClientSettings, name: str, book: Book, is_new: bool) -> Clien
 
 def _as_remembered(told: ClientSettings, name: str, book: Book) -> ClientSettings:
     known = book.get(name)
-    return replace(told, cluster=name, host=known.host, port=known.port, token=told.token or known.token)
+    return replace(
+        told,
+        cluster=name,
+        host=known.host,
+        port=known.port,
+        token=told.token or known.token,
+        tls=told.tls or known.tls,
+        ca_file=told.ca_file or known.ca_file,
+    )
+
+
+def _value(kind: type, text: str) -> Any:
+    """The value that a text means for a setting of that kind; what does not parse stays text."""
+    if kind is bool:
+        return {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }.get(text.lower(), text)
+    return int(text) if kind is int and text.isdecimal() else text
 
 
 def client_settings(typed: Mapping[str, Any], environment: Mapping[str, str]) -> ClientSettings:
@@ -62,7 +86,7 @@ def client_settings(typed: Mapping[str, Any], environment: Mapping[str, str]) ->
             source, text = environment_name(member.name), environment.get(environment_name(member.name)) or None
         if text is None:
             continue
-        values[member.name] = int(text) if type(member.default) is int and text.isdecimal() else text
+        values[member.name] = _value(type(member.default), text)
         try:
             codec.decode(ClientSettings, {member.name: values[member.name]})
         except BadRequest as bad:

@@ -73,7 +73,7 @@ class Session:
     @property
     def encrypted(self) -> bool:
         """Whether nobody on the way can listen."""
-        return False
+        return self.settings.tls or bool(self.settings.ca_file)
 
     def another(self) -> "Session":
         """A second connection to the same host, for what goes on at the same time."""
@@ -149,16 +149,34 @@ class Session:
         self.close()
         host, port = self.settings.host, self.settings.port
         try:
-            connection = http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
+            connection = self._new_connection(host, port)
             connection.connect()
         except (OSError, ValueError, http.client.InvalidURL) as refused:
-            raise self._nobody(refused) from refused
+            raise self._distrusted(refused) or self._nobody(refused) from refused
         connection.sock.settimeout(ANSWER_SECONDS)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._connection = connection
         return connection
+
+    def _new_connection(self, host: str, port: int) -> http.client.HTTPConnection:
+        if not self.encrypted:
+            return http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
+        from kohakuriver.wire.pinning import context_for
+
+        context = context_for(_content_of(self.settings.ca_file) if self.settings.ca_file else "")
+        return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=context)
+
+    def _distrusted(self, refused: Exception) -> errors.RiverError | None:
+        """What is wrong with the certificate, if it is that."""
+        reason = getattr(refused, "verify_message", None)
+        if reason is None:
+            return None
+        return errors.NotAllowed(
+            f"the certificate of {self.address} is not believed ({reason}): it is another host's, or somebody stands "
+            "between, or it is not for this name (kohakuriver host tls init --name NAME)"
+        )
 
     def _nobody(self, refused: Exception) -> errors.HostUnreachable:
         return errors.HostUnreachable(
@@ -183,6 +201,14 @@ class Session:
         return errors.HostUnreachable(
             f"{self.address} answers (status {status}), but not as a KohakuRiver host: check --host and --port"
         )
+
+
+def _content_of(ca_file: str) -> str:
+    try:
+        with open(ca_file, encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise errors.NotAllowed(f"{ca_file}: {wrong}: log in again, or set KOHAKURIVER_CA_FILE") from None
 
 
 def _prepare(route: Route[Q, R], request: Q) -> _Prepared:

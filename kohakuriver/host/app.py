@@ -26,6 +26,7 @@ from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
+from kohakuriver.host.console import identity_of, url_on_this_machine
 from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, streams, tasks
 from kohakuriver.host.endpoints.access import edge_of
 from kohakuriver.host.services.node_registry import NodeRegistry
@@ -45,8 +46,8 @@ from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.sqlite import Database
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.joining import MASTER_FILE
-from kohakuriver.wire.serve import build_app, listening
 from kohakuriver.wire.peers import RunnerPeers
+from kohakuriver.wire.serve import build_app, listening
 from kohakuriver.wire.sign import SteadyTime, Verifier
 
 log = logging.getLogger(__name__)
@@ -79,9 +80,10 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
         verifier = Verifier(keys.find, SteadyTime())
         app = build_app(host_api.ROUTES, ANSWERS, edge_of(host, verifier))
         try:
-            async with listening(app, settings.host_bind_ip, settings.host_port) as port:
+            tls = await asyncio.to_thread(host.identity.context) if host.identity else None
+            async with listening(app, settings.host_bind_ip, settings.host_port, tls) as port:
                 _start_loops(host)
-                yield replace(host, url=f"http://{_loopback_or(settings.host_bind_ip)}:{port}")
+                yield replace(host, url=url_on_this_machine(settings, port, host.identity))
         finally:
             await host.loops.stop()
             await asyncio.to_thread(host.auth.passwords.close)
@@ -147,6 +149,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake()),
         auth=await _make_auth(settings, clock, db),
         keys=keys,
+        identity=await asyncio.to_thread(identity_of, settings),
     )
 
 
@@ -188,7 +191,3 @@ def _mark_shared_storage(settings: HostSettings, cluster_id: str) -> None:
         (shared / "logs").mkdir(parents=True, exist_ok=True)
         (shared / "shared_data").mkdir(exist_ok=True)
         (shared / MARKER).write_text(cluster_id + "\n")
-
-
-def _loopback_or(address: str) -> str:
-    return "127.0.0.1" if address in ("0.0.0.0", "") else f"[{address}]" if ":" in address else address

@@ -7,6 +7,7 @@ from typing import TypeVar
 from kohakuriver.model.errors import HostUnreachable, NotAllowed, NotFound
 from kohakuriver.model.route import Route
 from kohakuriver.model.settings import HostSettings
+from kohakuriver.system.identity import Identity, find_identity
 from kohakuriver.system.secrets import load_secret
 from kohakuriver.wire import errand
 from kohakuriver.wire.call import NotDelivered
@@ -17,11 +18,17 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-def local_address(bind_ip: str) -> str:
-    """Where a host that listens there is reached from its own machine, ready for a URL."""
-    if bind_ip in ("0.0.0.0", "", "::"):
-        return "127.0.0.1"
-    return f"[{bind_ip}]" if ":" in bind_ip else bind_ip
+def identity_of(settings: HostSettings) -> Identity | None:
+    """The certificate of a host, None when it does not speak TLS; raises as `find_identity` does. May block."""
+    return find_identity(Path(settings.state_dir).expanduser(), settings.tls_cert_file, settings.tls_key_file)
+
+
+def url_on_this_machine(settings: HostSettings, port: int, identity: Identity | None) -> str:
+    """Where a host is reached from its own machine."""
+    address = settings.host_bind_ip
+    if address in ("0.0.0.0", "", "::"):
+        address = "127.0.0.1"
+    return f"{'https' if identity else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
 
 
 async def ask_running_host(settings: HostSettings, route: Route[Q, R], request: Q) -> R:
@@ -33,8 +40,12 @@ async def ask_running_host(settings: HostSettings, route: Route[Q, R], request: 
         raise NotFound(f"{path}: no host has run here; is this its machine, its user, and its STATE_DIR?") from None
     except PermissionError:
         raise NotAllowed(f"{path} cannot be read: only the host's own user and root may do this") from None
-    url = f"http://{local_address(settings.host_bind_ip)}:{settings.host_port}"
+    identity = await asyncio.to_thread(identity_of, settings)
+    url = url_on_this_machine(settings, settings.host_port, identity)
+    signer = Signer(CONSOLE, console_key(master), SteadyTime())
     try:
-        return await errand.call(url, Signer(CONSOLE, console_key(master), SteadyTime()), route, request)
+        return await errand.call(
+            errand.At(url, own_fingerprint=identity.own_fingerprint if identity else ""), signer, route, request
+        )
     except NotDelivered as nobody:
         raise HostUnreachable(f"the host does not run at {url}: start it first ({nobody})") from None

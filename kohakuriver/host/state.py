@@ -10,6 +10,7 @@ from kohakuriver.host.services.task_scheduler import TaskScheduler
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.snowflake import Snowflakes
 from kohakuriver.system.clock import Clock
+from kohakuriver.system.identity import Identity
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.sqlite import Database
 
@@ -29,5 +30,5 @@ class Host:
     dispatch: Dispatch
     auth: Auth
     keys: RunnerKeys
-    ca_fingerprint: str = ""
+    identity: Identity | None = None
     url: str = ""

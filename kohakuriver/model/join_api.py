@@ -7,7 +7,7 @@ from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.report import NAME
-from kohakuriver.model.route import Route, table_of
+from kohakuriver.model.route import PlainText, Route, table_of
 from kohakuriver.model.runner_api import Nothing
 
 ONE_DAY_SECONDS = 86400
@@ -94,6 +94,10 @@ JOIN_TOKEN_CREATE = Route(
 )
 JOIN_TOKEN_REVOKE = Route(
     "node.token.revoke", "DELETE", A + "/{join_id}", JoinId, Nothing, R.ADMIN, "Take a join token back."
+)
+
+TLS_CA = Route(
+    "tls.ca", "GET", "/api/tls/ca", Nothing, PlainText, R.ANONY, "The CA by which this host is known (PEM), if any."
 )
 
 ROUTES = table_of(globals())

@@ -92,6 +92,10 @@ class HostSettings:
         168, "A task that nobody approved for so many hours is rejected.", bounds=HOURS
     )
     audit_retention_days: int = setting(365, "Days the trail of who did what is kept.", bounds=DAYS)
+    tls_cert_file: str = setting(
+        "", "Certificate (PEM, with its chain); empty: that of `host tls init` if there is one, else no TLS."
+    )
+    tls_key_file: str = setting("", "Key of that certificate (PEM, mode 0600).")
     log_level: str = setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
     )
@@ -151,6 +155,10 @@ class ClientSettings:
 
     host: str = setting("127.0.0.1", "The host's name or address.")
     port: int = setting(8000, "Port of the host's API.", bounds=PORT)
+    tls: bool = setting(False, "Speak TLS with the host.")
+    ca_file: str = setting(
+        "", "CA (PEM) that the host's certificate must come from; with TLS and without it any that this machine trusts."
+    )
     cluster: str = setting("", "One of the clusters that `auth login` remembers, by its name.")
     token: str = setting("", "An API token, instead of the one that `auth login` keeps.", secret=True)
 

@@ -20,6 +20,10 @@ def run(arguments: list[str]) -> int:
     program = arguments[0]
     if arguments[1:2] == ["join-token"] and program == "host":
         return joining.make_token(arguments[2:])
+    if arguments[1:2] == ["tls"] and program == "host":
+        from kohakuriver.programs import tls
+
+        return tls.run(arguments[2:])
     if arguments[1:2] == ["join"] and program == "runner":
         return joining.join(arguments[2:])
     name = f"kohakuriver {program}"

@@ -25,7 +25,7 @@ from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
 from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.marks import Marks
-from kohakuriver.runner.membership import belonging
+from kohakuriver.runner.membership import Belonging, belonging
 from kohakuriver.runner.node_name import address_of, bind_address_of, hostname_of, url_of
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.shared_storage import SharedStorage
@@ -40,6 +40,7 @@ from kohakuriver.system.machine import Sampler
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
+from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.serve import Edge, build_app, listening
 from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
 
@@ -66,11 +67,11 @@ async def running_runner(
         check_engine_allowed(settings)
     slot = EngineSlot(lambda cluster_id: engine or make_engine(settings, cluster_id))
     belongs = await asyncio.to_thread(belonging, settings)
-    settings, secret = belongs.settings, belongs.key
+    settings = belongs.settings
     async with AsyncExitStack() as stack:
         bench = await _make_bench(settings, slot, clock, stack)
-        runner = await _assemble(bench, secret, senses, stack)
-        verifier = Verifier(only_host(secret), SteadyTime())
+        runner = await _assemble(bench, belongs, senses, stack)
+        verifier = Verifier(only_host(belongs.key), SteadyTime())
         app = build_app(runner_api.ROUTES, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
         port = await stack.enter_async_context(
@@ -139,10 +140,11 @@ def _make_directories(state_dir: Path, own_logs: Path, local_temp: Path) -> None
         local_temp.chmod(0o1777)  # tasks of any user id may use it, and not touch what others left there
 
 
-async def _assemble(bench: Bench, secret: bytes, senses: Senses | None, stack: AsyncExitStack) -> Runner:
-    http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=4)))
-    host_url = url_of(bench.settings.host_address, bench.settings.host_port)
-    peer = Peer(http, host_url, Signer(bench.hostname, secret, SteadyTime()))
+async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, stack: AsyncExitStack) -> Runner:
+    trusts = context_for(belongs.ca_pem) if belongs.ca_pem else True
+    http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=4, ssl=trusts)))
+    host_url = url_of(belongs.settings.host_address, belongs.settings.host_port, "https" if belongs.ca_pem else "http")
+    peer = Peer(http, host_url, Signer(bench.hostname, belongs.key, SteadyTime()))
     attempts = Workloads(bench)
     state_dir = Path(bench.settings.state_dir).expanduser()
     if senses is None:

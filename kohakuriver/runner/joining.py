@@ -13,7 +13,9 @@ from kohakuriver.runner.membership import Membership
 from kohakuriver.runner.node_name import hostname_of, url_of
 from kohakuriver.wire import errand, joining
 from kohakuriver.wire.call import NotDelivered
+from kohakuriver.wire.errand import At
 from kohakuriver.wire.joining import Agreed, Token
+from kohakuriver.wire.pinning import fetch_ca
 from kohakuriver.wire.sign import Signer, SteadyTime
 
 NONCE_BYTES = 32
@@ -27,14 +29,28 @@ class Place:
     host: str
     port: int
 
+    def url(self, tls: bool) -> str:
+        """The root of its API."""
+        return url_of(self.host, self.port, "https" if tls else "http")
+
 
 async def join(settings: RunnerSettings, place: Place, token: Token) -> Membership:
     """What the two sides agreed on, which is not kept yet; raises NotAllowed, Conflict or Unavailable."""
     hostname, nonce = hostname_of(settings), secrets.token_hex(NONCE_BYTES)
     asked = join_api.Join(hostname=hostname, nonce=nonce, proof=_proof(settings, hostname, nonce))
-    joined = await _agree(place, token, asked)
+    ca_pem = ""
+    if token.ca_fingerprint:
+        ca_pem = await asyncio.to_thread(fetch_ca, place.host, place.port, token.ca_fingerprint)
+    joined = await _agree(At(place.url(bool(ca_pem)), ca_pem), token, asked)
     key = joining.runner_key(token.secret, Agreed(joined.cluster_id, hostname, nonce, joined.nonce))
-    return Membership(cluster_id=joined.cluster_id, hostname=hostname, host=place.host, port=place.port, key=key.hex())
+    return Membership(
+        cluster_id=joined.cluster_id,
+        hostname=hostname,
+        host=place.host,
+        port=place.port,
+        key=key.hex(),
+        ca_pem=ca_pem,
+    )
 
 
 def _proof(settings: RunnerSettings, hostname: str, nonce: str) -> str:
@@ -44,17 +60,16 @@ def _proof(settings: RunnerSettings, hostname: str, nonce: str) -> str:
     return ""
 
 
-async def _agree(place: Place, token: Token, asked: join_api.Join) -> join_api.Joined:
+async def _agree(at: At, token: Token, asked: join_api.Join) -> join_api.Joined:
     """Ask until there is an answer: the same nonce gets the same answer, however often the token was good for."""
     signer = Signer(token.signs_as, token.secret, SteadyTime())
-    url = url_of(place.host, place.port)
     for left in reversed(range(TRIES)):
         try:
-            return await errand.call(url, signer, join_api.NODE_JOIN, asked)
+            return await errand.call(at, signer, join_api.NODE_JOIN, asked)
         except NotDelivered:
             raise
         except NotLoggedIn:
-            raise NotAllowed(f"{url} does not know this join token: it is another cluster's, or mistyped") from None
+            raise NotAllowed(f"{at.url} does not know this join token: it is another cluster's, or mistyped") from None
         except NodeUnreachable:
             if not left:
                 raise

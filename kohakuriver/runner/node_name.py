@@ -32,9 +32,9 @@ def bind_address_of(settings: RunnerSettings) -> str:
     return settings.runner_bind_ip or _address_towards(settings.host_address, settings.host_port or 1, "0.0.0.0")
 
 
-def url_of(address: str, port: int) -> str:
+def url_of(address: str, port: int, scheme: str = "http") -> str:
     """The root of an API at that address."""
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
 def _address_towards(host: str, port: int, otherwise: str) -> str:

@@ -7,6 +7,7 @@ aiohttp request (but for what `browser` looks at) or maps an error to a status.
 import asyncio
 import json
 import logging
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -312,8 +313,12 @@ async def _errors_to_json(
 
 
 @asynccontextmanager
-async def listening(app: web.Application, address: str, port: int) -> AsyncIterator[int]:
-    """Serve while the block runs; gives the port (port 0: any free one). Raises OSError when it is taken.
+async def listening(
+    app: web.Application, address: str, port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve while the block runs, with `tls` over TLS; gives the port (port 0: any free one).
+
+    Raises OSError when the port is taken.
 
     A connection that is idle, or does not finish the head of a request, is closed after `IDLE_SECONDS`.
     """
@@ -322,7 +327,7 @@ async def listening(app: web.Application, address: str, port: int) -> AsyncItera
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, address, port, backlog=1024).start()
+        await web.TCPSite(runner, address, port, backlog=1024, ssl_context=tls).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

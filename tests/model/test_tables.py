@@ -17,7 +17,7 @@ from tests.model.strategies import records
 TABLES = {"host": host_api.ROUTES, "runner": runner_api.ROUTES}
 ROUTES = [pytest.param(route, id=f"{table}-{route.name}") for table, routes in TABLES.items() for route in routes]
 EACH = pytest.mark.parametrize("route", ROUTES)
-OPEN = {"healthz", "openapi", "auth.status", "auth.login", "auth.register"}
+OPEN = {"healthz", "openapi", "auth.status", "auth.login", "auth.register", "tls.ca"}
 
 
 @EACH

@@ -14,6 +14,11 @@ from kohakuriver.model.errors import BadRequest, NotFound
 from kohakuriver.model.runner_api import Nothing
 
 USER = Flag(("user",), "Who; without it you are asked.", {"nargs": "?", "metavar": "USER"})
+CA_FINGERPRINT = Flag(
+    ("--ca-fingerprint",),
+    "Speak TLS, and believe only the CA with this fingerprint (`kohakuriver host tls show` on the host).",
+    {"metavar": "SHA256"},
+)
 ROLES = "|".join(role.label for role in PERSONS)
 
 
@@ -228,6 +233,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         extra=(
             USER,
             PASSWORD_STDIN,
+            CA_FINGERPRINT,
             Flag(("--token-stdin",), "Read an API token from standard input instead of asking for a password."),
         ),
         also=(api.STATUS, api.ME),
@@ -250,6 +256,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
                 {"metavar": "FILE"},
             ),
             PASSWORD_STDIN,
+            CA_FINGERPRINT,
         ),
         also=(api.STATUS,),
         more=REGISTER_MORE,

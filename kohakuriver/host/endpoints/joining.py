@@ -11,11 +11,11 @@ from kohakuriver.host.store.join_tokens import JoinTokenRow
 from kohakuriver.host.store.runner_keys import RunnerKeyRow
 from kohakuriver.model import join_api as api
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import Conflict, NotAllowed
+from kohakuriver.model.errors import Conflict, NotAllowed, NotFound
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.units import rfc3339
 from kohakuriver.wire import joining
-from kohakuriver.wire.serve import on
+from kohakuriver.wire.serve import on, on_text
 
 log = logging.getLogger(__name__)
 NONCE_BYTES = 32
@@ -99,8 +99,18 @@ async def create_token(host: Host, caller: Caller, asked: api.CreateJoinToken) -
         audit.record(tx, caller, Deed("node.token.create", f"join-token:{join_id}", detail), now)
 
     await host.db.write(create)
-    token = joining.Token(join_id, joining.token_secret(host.keys.master, join_id), host.ca_fingerprint)
+    token = joining.Token(join_id, joining.token_secret(host.keys.master, join_id), _pinned(host))
     return api.CreatedJoinToken(token=token.text, made=_told(row))
+
+
+def _pinned(host: Host) -> str:
+    return host.identity.ca_fingerprint if host.identity else ""
+
+
+async def show_ca(host: Host, caller: Caller, asked: Nothing) -> str:
+    if host.identity is None:
+        raise NotFound("this host does not speak TLS")
+    return host.identity.ca_pem
 
 
 async def list_tokens(host: Host, caller: Caller, asked: Nothing) -> list[api.JoinToken]:
@@ -132,6 +142,7 @@ def _told(row: JoinTokenRow) -> api.JoinToken:
 ANSWERS = [
     on(api.NODE_JOIN, join),
     on(api.NODE_REVOKE, revoke),
+    on_text(api.TLS_CA, show_ca),
     on(api.JOIN_TOKEN_LIST, list_tokens),
     on(api.JOIN_TOKEN_CREATE, create_token),
     on(api.JOIN_TOKEN_REVOKE, revoke_token),
