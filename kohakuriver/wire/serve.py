@@ -27,6 +27,7 @@ S = TypeVar("S")
 Q = TypeVar("Q")
 R = TypeVar("R")
 BODY_TIMEOUT_SECONDS = 30.0
+METHODS = web.AppKey("METHODS", dict[str, list[str]])  # by path, as the table spells it
 IDLE_SECONDS = 60.0
 
 
@@ -121,6 +122,7 @@ def build_app(routes: Sequence[Route[Any, Any]], answers: Sequence[Answer[S]], e
         differ = (Counter(wanted) - Counter(given)) + (Counter(given) - Counter(wanted))
         raise RuntimeError(f"routes and answers differ: {sorted(differ)}")
     app = web.Application(middlewares=[_errors_to_json])
+    app[METHODS] = {r.path: sorted(other.method for other in routes if other.path == r.path) for r in routes}
     for answer in sorted(answers, key=lambda a: "{" in a.route.path):  # fixed paths win over parameters
         app.router.add_route(answer.route.method, answer.route.path, _endpoint(answer, edge))
     return app
@@ -148,6 +150,8 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         return _json(text, route.success, who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
+        if request.path != route.path and request.path in request.app[METHODS]:
+            raise web.HTTPMethodNotAllowed(request.method, ())  # a fixed path is no value of a parameter
         browser.refuse_other_sites(request)
         body = await _read(request, route.body_limit_bytes) if route.has_body else b""
         try:
@@ -274,14 +278,9 @@ async def _stream(request: web.Request, made: Streamed, signed: sign.Signed | No
     if signed:
         answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, 200, sign.STREAM)
     await answer.prepare(request)
-    try:
-        async for chunk in made.chunks:
-            await answer.write(chunk)
-        await answer.write_eof()
-    except ConnectionResetError as broken:  # whoever reads is gone, or whoever wrote: it must not look whole
-        log.info("a stream was cut path=%s why=%s", request.path, broken)
-        if request.transport is not None:
-            request.transport.close()
+    async for chunk in made.chunks:
+        await answer.write(chunk)
+    await answer.write_eof()
     return answer
 
 
@@ -297,7 +296,7 @@ async def _errors_to_json(
         return _error(404, errors.NotFound.code, f"there is nothing at {codec.shown(request.path)}")
     except web.HTTPMethodNotAllowed as refused:
         answer = _error(405, errors.MethodNotAllowed.code, f"{request.method[:20]} is not possible here")
-        answer.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
+        answer.headers["Allow"] = ", ".join(request.app[METHODS].get(request.path) or sorted(refused.allowed_methods))
         return answer
     except web.HTTPException as refused:
         return _error(refused.status, errors.BadRequest.code, refused.reason)
