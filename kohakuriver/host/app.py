@@ -28,7 +28,7 @@ from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.console import identity_of, url_on_this_machine
 from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, streams, tasks
-from kohakuriver.host.endpoints.access import edge_of
+from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
@@ -70,7 +70,11 @@ MARKER = ".kohakuriver-cluster"
 
 @asynccontextmanager
 async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Host]:
-    """A host that serves until the block ends; it leaves runners and their workloads as they are."""
+    """A host that serves until the block ends; it leaves runners and their workloads as they are.
+
+    Raises BadRequest for settings that would make everybody in the network admin.
+    """
+    refuse_open_door(settings)
     state_dir = Path(settings.state_dir).expanduser()
     db = await asyncio.to_thread(_open_store, settings, state_dir)
     keys = await _make_keys(settings, state_dir, db)

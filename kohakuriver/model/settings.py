@@ -66,7 +66,7 @@ class HostSettings:
         "WHO is a role or group:NAME.",
         bounds=Bounds(length=500, count=1000, check=check_rule),
     )
-    auth_enabled: bool = setting(False, "Whether people must log in; off only for one person on one machine.")
+    auth_enabled: bool = setting(True, "Whether people must log in; off only for one person on one machine.")
     auth_disabled_on_network_i_understand: bool = setting(
         False, "Let AUTH_ENABLED be off on an address that others can reach; whoever reaches the port is then admin."
     )
