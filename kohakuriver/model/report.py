@@ -74,6 +74,11 @@ class Register:
         "Where the host reaches the runner.",
         bounds=Bounds(length=300, pattern=r"https?://[A-Za-z0-9.:\[\]_-]+", check=_check_url),
     )
+    tls_fingerprint: str = declare(
+        "SHA-256 of the certificate that the runner shows there; empty: plain HTTP.",
+        default="",
+        bounds=Bounds(length=64, pattern=r"([0-9a-f]{64})?"),
+    )
     version: str = declare("The runner's release.", bounds=Bounds(length=64))
     engine: str = declare("Its engine.", bounds=Bounds(length=32))
     engine_version: str = declare("The engine's release.", default="", bounds=Bounds(length=64))

@@ -74,10 +74,11 @@ async def running_runner(
         verifier = Verifier(only_host(belongs.key), SteadyTime())
         app = build_app(runner_api.ROUTES, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
-        port = await stack.enter_async_context(
-            listening(app, await asyncio.to_thread(bind_address_of, settings), settings.runner_port)
-        )
-        runner = replace(runner, url=url_of(await asyncio.to_thread(address_of, settings), port))
+        bind_ip = await asyncio.to_thread(bind_address_of, settings)
+        tls = await asyncio.to_thread(belongs.identity.context) if belongs.identity else None
+        port = await stack.enter_async_context(listening(app, bind_ip, settings.runner_port, tls))
+        scheme = "https" if belongs.identity else "http"
+        runner = replace(runner, url=url_of(await asyncio.to_thread(address_of, settings), port, scheme))
         stack.callback(bench.closing.set)
         await _start_loops(runner, waits_for_cluster=engine is None)
         yield runner
@@ -156,7 +157,7 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
         bench=bench,
         workloads=attempts,
         vitals=vitals,
-        link=HostLink(bench, attempts, vitals, peer),
+        link=HostLink(bench, attempts, vitals, peer, belongs.identity.own_fingerprint if belongs.identity else ""),
     )
 
 

@@ -27,8 +27,11 @@ GATHER_CAP_SECONDS = 0.1
 class HostLink:
     """The only code of a runner that calls the host."""
 
-    def __init__(self, bench: Bench, workloads: Workloads, vitals: Vitals, peer: Peer) -> None:
+    def __init__(
+        self, bench: Bench, workloads: Workloads, vitals: Vitals, peer: Peer, tls_fingerprint: str = ""
+    ) -> None:
         self._bench, self._workloads, self._vitals, self._peer = bench, workloads, vitals, peer
+        self._tls_fingerprint = tls_fingerprint
         self._url = ""
         self._instance, self._sequence = secrets.token_hex(8), 0
         self._interval_seconds = FIRST_INTERVAL_SECONDS
@@ -89,6 +92,7 @@ class HostLink:
         request = Register(
             hostname=self._bench.hostname,
             url=self._url,
+            tls_fingerprint=self._tls_fingerprint,
             version=__version__,
             engine=(info.name if info else self._bench.settings.engine)[:32],
             engine_version=(info.version if info else "")[:64],

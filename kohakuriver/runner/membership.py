@@ -8,6 +8,7 @@ from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.node_name import hostname_of
+from kohakuriver.system.identity import Identity, find_identity
 from kohakuriver.system.secrets import UnsafeFile, load_secret, read_private, write_private
 
 FILE_NAME = "host_key"
@@ -33,11 +34,15 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Belonging:
-    """To whom a runner belongs; `settings` are its own with the host's address filled in."""
+    """To whom a runner belongs; `settings` are its own with the host's address filled in.
+
+    Where the host speaks TLS the runner does, too: `identity` is what it shows, and the host is told its fingerprint.
+    """
 
     settings: RunnerSettings
     key: bytes = field(repr=False)
     ca_pem: str = ""
+    identity: Identity | None = None
 
 
 def file_of(settings: RunnerSettings) -> Path:
@@ -75,7 +80,18 @@ def belonging(settings: RunnerSettings) -> Belonging:
     where = settings
     if not settings.host_address:
         where = replace(settings, host_address=known.host, host_port=known.port)
-    return Belonging(where, bytes.fromhex(known.key), known.ca_pem)
+    identity = _own_identity(Path(settings.state_dir).expanduser(), name) if known.ca_pem else None
+    return Belonging(where, bytes.fromhex(known.key), known.ca_pem, identity)
+
+
+def _own_identity(state_dir: Path, name: str) -> Identity:
+    """The runner's own certificate, made at the first need; the host knows it by its fingerprint, not by a CA."""
+    found = find_identity(state_dir)
+    if found is None:
+        from kohakuriver.system.certificates import make_identity  # heavy
+
+        found = make_identity(state_dir, [name])
+    return found
 
 
 def _shared(settings: RunnerSettings) -> bytes:

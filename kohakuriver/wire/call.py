@@ -33,10 +33,14 @@ class _Prepared:
 
 
 class Peer:
-    """One other program; keeps one HTTP session for all its calls."""
+    """One other program; keeps one HTTP session for all its calls.
 
-    def __init__(self, http: aiohttp.ClientSession, base_url: str, signer: sign.Signer) -> None:
+    With a `fingerprint` (SHA-256 in hex) it must show just that certificate; else the session decides what is believed.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession, base_url: str, signer: sign.Signer, fingerprint: str = "") -> None:
         self._http, self._base_url, self._signer = http, base_url.rstrip("/"), signer
+        self._believes = aiohttp.Fingerprint(bytes.fromhex(fingerprint)) if fingerprint else True
 
     async def call(self, route: Route[Q, R], request: Q, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> R:
         """The typed answer; raises what the peer refused with, NotDelivered, or NodeUnreachable when nobody knows."""
@@ -61,7 +65,9 @@ class Peer:
             headers, nonce = self._signer.sign(_covered(prepared))
             with self._honestly():
                 async with asyncio.timeout(DEFAULT_TIMEOUT_SECONDS):
-                    answer = await self._http.request(prepared.method, prepared.url, headers=headers, timeout=timeout)
+                    answer = await self._http.request(
+                        prepared.method, prepared.url, headers=headers, timeout=timeout, ssl=self._believes
+                    )
                 async with answer:
                     if answer.status < 400:
                         if not self._signer.trusts(answer.headers, nonce, answer.status, sign.STREAM):
@@ -86,7 +92,12 @@ class Peer:
         content = {"Content-Type": "application/json"} if prepared.body else {}
         with self._honestly():
             async with self._http.request(
-                prepared.method, prepared.url, data=prepared.body or None, headers=headers | content, timeout=timeout
+                prepared.method,
+                prepared.url,
+                data=prepared.body or None,
+                headers=headers | content,
+                timeout=timeout,
+                ssl=self._believes,
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
 

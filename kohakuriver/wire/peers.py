@@ -17,13 +17,13 @@ class RunnerPeers:
 
     http: aiohttp.ClientSession
     key_of: Callable[[str], bytes]
-    _peers: dict[str, tuple[str, bytes, Peer]] = field(default_factory=dict, repr=False)
+    _peers: dict[str, tuple[tuple[str, bytes, str], Peer]] = field(default_factory=dict, repr=False)
 
-    def at(self, hostname: str, url: str) -> Peer:
-        """The runner of that node, at this address; raises what `key_of` raises."""
-        key, known = self.key_of(hostname), self._peers.get(hostname)
-        if known is not None and known[:2] == (url, key):
-            return known[2]
-        peer = Peer(self.http, url, Signer(HOST_NAME, key, SteadyTime()))
-        self._peers[hostname] = (url, key, peer)
+    def at(self, hostname: str, url: str, fingerprint: str = "") -> Peer:
+        """The runner of that node, at this address, with this certificate; raises what `key_of` raises."""
+        wanted, known = (url, self.key_of(hostname), fingerprint), self._peers.get(hostname)
+        if known is not None and known[0] == wanted:
+            return known[1]
+        peer = Peer(self.http, url, Signer(HOST_NAME, wanted[1], SteadyTime()), fingerprint)
+        self._peers[hostname] = (wanted, peer)
         return peer

@@ -37,6 +37,7 @@ async def register(host: Host, caller: Caller, asked: Register) -> Registered:
         registered_at=known.row.registered_at if known else rfc3339(host.clock.now()),
         draining=known.row.draining if known else False,
         drain_reason=known.row.drain_reason if known else "",
+        tls_fingerprint=asked.tls_fingerprint,
     )
     if known is None or known.row != row:
         deed, now = Deed("node.register", f"node:{row.hostname}", row.url), host.clock.now()

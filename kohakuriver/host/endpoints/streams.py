@@ -78,7 +78,7 @@ async def _from_runner(host: Host, hostname: str, route: OnRunner, asked: ReadOu
     node = host.registry.nodes.get(hostname)
     if node is None or not node.online:
         raise NodeUnreachable(f"the output of task {asked.task_id} is on node {hostname}, which is away")
-    opened = host.scheduler.peers.at(hostname, node.row.url).stream(route, asked)
+    opened = host.scheduler.peers.at(hostname, node.row.url, node.row.tls_fingerprint).stream(route, asked)
     answer = await opened.__aenter__()
 
     async def relay() -> AsyncIterator[bytes]:

@@ -226,7 +226,8 @@ class TaskScheduler:
         self.outbox.forget(row.task_id, row.attempt)
 
     def _peer(self, row: Live) -> Peer:
-        return self.peers.at(row.node, self.registry.get(row.node).row.url)
+        node = self.registry.get(row.node).row
+        return self.peers.at(row.node, node.url, node.tls_fingerprint)
 
     def may_be_under_way(self, row: Live) -> bool:
         """Whether the absence of a row from a report proves nothing: the report may be older than the order to run it."""

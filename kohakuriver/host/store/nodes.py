@@ -21,6 +21,7 @@ class NodeRow:
     registered_at: str
     draining: bool = False
     drain_reason: str = ""
+    tls_fingerprint: str = ""
 
 
 def save(tx: sqlite3.Connection, node: NodeRow) -> None:

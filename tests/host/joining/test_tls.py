@@ -15,8 +15,8 @@ import pytest
 
 from kohakuriver.client.session import Session
 from kohakuriver.host.console import ask_running_host
-from kohakuriver.model import auth_api, join_api
-from kohakuriver.model.errors import BadRequest, HostUnreachable, NotAllowed, NotFound, Unavailable
+from kohakuriver.model import auth_api, join_api, runner_api
+from kohakuriver.model.errors import BadRequest, HostUnreachable, NodeUnreachable, NotAllowed, NotFound, Unavailable
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.settings import ClientSettings, RunnerSettings
 from kohakuriver.runner import joining as machine
@@ -97,9 +97,17 @@ def test_a_runner_joins_over_tls_and_pins_the_ca(tmp_path: Path) -> None:
         assert agreed.ca_pem == lab.host.identity.ca_pem
         assert lab.host.keys.to("alpha").hex() == agreed.key
         membership.keep(runner_settings(tmp_path), agreed)
-        async with runner_in(tmp_path), asyncio.timeout(20):
+        async with runner_in(tmp_path) as runner, asyncio.timeout(20):
             while "alpha" not in lab.host.registry.nodes:
                 await asyncio.sleep(0.01)
+            node = lab.host.registry.nodes["alpha"].row
+            assert runner.url.startswith("https://") and node.url == runner.url
+            peers = lab.host.scheduler.peers
+            health = await peers.at("alpha", node.url, node.tls_fingerprint).call(runner_api.HEALTH, Nothing())
+            assert health.hostname == "alpha"
+            for other in ("ab" * 32, lab.host.identity.own_fingerprint):  # who shows another certificate is not asked
+                with pytest.raises(NodeUnreachable):
+                    await peers.at("alpha", node.url, other).call(runner_api.HEALTH, Nothing())
 
     in_lab(tmp_path, work)
 
@@ -111,12 +119,12 @@ def test_somebody_with_another_ca_in_between_learns_nothing(tmp_path: Path) -> N
     async def work(lab: Lab) -> None:
         assert lab.host.identity is not None
         token = parse_token(await _new_token(lab))
-        with serving(false, false.ca_pem.encode()) as port:  # shows its own CA
-            with pytest.raises(NotAllowed, match="somebody stands between"):
-                await machine.join(runner_settings(tmp_path), Place("127.0.0.1", port), token)
-        with serving(false, lab.host.identity.ca_pem.encode()) as port:  # shows the right CA, and cannot be it
-            with pytest.raises(Unavailable):
-                await machine.join(runner_settings(tmp_path), Place("127.0.0.1", port), token)
+        own = false.ca_pem.encode()
+        with serving(false, own) as port, pytest.raises(NotAllowed, match="somebody stands between"):
+            await machine.join(runner_settings(tmp_path), Place("127.0.0.1", port), token)
+        stolen = lab.host.identity.ca_pem.encode()  # the right CA, but he cannot be it
+        with serving(false, stolen) as port, pytest.raises(Unavailable):
+            await machine.join(runner_settings(tmp_path), Place("127.0.0.1", port), token)
         assert not (tmp_path / "runner").exists()
 
     in_lab(tmp_path, work)
