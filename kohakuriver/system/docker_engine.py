@@ -23,9 +23,8 @@ from kohakuriver.system.loops import Loops
 DEFAULT_SOCKET = "/var/run/docker.sock"
 OPEN_SECONDS = 15.0
 MAX_CAPTURES = 100_000
-# A daemon that finds a container ended whose end its predecessor did not write down gives it this code, and the time
-# of its own start.
-LOST_EXIT_CODE, RESTORE_SECONDS = 255, 30.0
+# What a daemon says of a container that its predecessor started, and whose end nobody wrote down.
+LOST_EXIT_CODE = 255
 ORPHAN_SECONDS = 0.3  # what a shim was about to do when the daemon died, it has done by then
 DIED_STARTING = "Docker died while it was starting this and lost its end; it had begun, so it is not run again"
 
@@ -133,7 +132,7 @@ class DockerEngine:
         if seen.exit is None or seen.exit.code != LOST_EXIT_CODE or seen.finished_at is None:
             return seen
         born = await self._client.run(Pool.FILES, lambda: daemon_started_at(self._client.socket))
-        was_lost = born is not None and born - 1 <= seen.finished_at <= born + RESTORE_SECONDS
+        was_lost = born is not None and (seen.started_at or born) < born - 1 <= seen.finished_at
         return replace(seen, exit=replace(seen.exit, code=None)) if was_lost else seen
 
     async def observe_all(self) -> list[Observed]:
