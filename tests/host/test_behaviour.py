@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kohakuriver.host.services.task_scheduler import ABSENCE_GRACE_SECONDS
-from kohakuriver.model.errors import Conflict, NotFound
+from kohakuriver.model.errors import NotFound
 from kohakuriver.model.report import State
 from kohakuriver.model.runner_api import Execute, Kill
 from tests.host.rig import House, MadeUpRunner, play, running
@@ -490,25 +490,5 @@ def test_a_clock_that_is_stepped_an_hour_changes_nothing(tmp_path: Path, seconds
         house.clock.step_wall(-seconds)
         await house.passes(25, runner)
         assert (await house.task(waits))["status"] == "running"
-
-    play(tmp_path, script)
-
-
-def test_a_second_runner_of_one_name_is_refused_while_the_first_lives(tmp_path: Path) -> None:
-    async def script(house: House) -> None:
-        first = await house.runner()
-        task_id = await running_task(house)
-        twin = await house.runner("n1", joins=False)
-        twin.instance = "twin"
-        with pytest.raises(Conflict, match="alive"):
-            await twin.register()
-        with pytest.raises(NotFound):
-            await twin.heartbeat()
-        assert (await house.task(task_id))["status"] == "running" and (await house.get("/api/nodes/n1"))[
-            "url"
-        ] == first.url
-        await house.passes(15)
-        await twin.register()
-        assert (await house.get("/api/nodes/n1"))["url"] == twin.url
 
     play(tmp_path, script)
