@@ -5,6 +5,7 @@ at us for a moment (DNS rebinding). So whoever is known by something that a brow
 address of ours (Host), and to change something also hold what only our own page could read (X-CSRF-Token).
 """
 
+import functools
 import hmac
 import ipaddress
 from collections.abc import Callable, Mapping
@@ -47,7 +48,15 @@ def cookie_name(secure: bool) -> str:
 
 def session_of(request: web.Request) -> str:
     """The browser session that came with a request; empty when none did."""
-    return request.cookies.get(cookie_name(request.secure), "") if "Cookie" in request.headers else ""
+    header = request.headers.get("Cookie")
+    if header is None:
+        return ""
+    wanted = cookie_name(request.secure)  # ours needs no quotes, and the library's parser takes as long as all else
+    for part in header.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == wanted:
+            return value
+    return ""
 
 
 def give_session(response: web.StreamResponse, given: WithSession[R], secure: bool) -> None:
@@ -96,6 +105,7 @@ def name_in(host: str) -> str:
     return name.partition(":")[0].rstrip(".")
 
 
+@functools.lru_cache(1024)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

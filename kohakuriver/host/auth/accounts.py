@@ -7,7 +7,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from kohakuriver.host.auth import credentials
@@ -34,25 +34,39 @@ class Changed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One account as it was at one commit; `user` is None when it is no more."""
+    """One account as it was at one commit; `user` is None when it is no more, and then the rest is empty."""
 
     user_id: int
     user: UserRow | None
     tokens: tuple[TokenRow, ...]
     sessions: tuple[SessionRow, ...]
 
+    @property
+    def rows(self) -> list[TokenRow | SessionRow]:
+        return [*self.tokens, *self.sessions]
+
+
+@dataclass(slots=True)
+class Login:
+    """One token or session, ready to be recognized; `caller` is whom it made of the last request."""
+
+    row: TokenRow | SessionRow
+    caller: Caller
+    csrf_token: str = ""
+    used_at: float | None = None
+
 
 @dataclass(slots=True)
 class Accounts:
-    """All accounts, tokens and sessions by id."""
+    """All accounts, tokens and sessions by id, and all logins that are good by the digests of their secrets."""
 
     db: Database
     clock: Clock
     users: dict[int, UserRow] = field(default_factory=dict)
     tokens: dict[int, TokenRow] = field(default_factory=dict)
     sessions: dict[int, SessionRow] = field(default_factory=dict)
-    _logins: dict[int, set[tuple[Kind, int]]] = field(default_factory=dict)
-    _used: dict[tuple[Kind, int], float] = field(default_factory=dict)
+    _known: dict[int, Known] = field(default_factory=dict, repr=False)
+    _logins: dict[bytes, Login] = field(default_factory=dict, repr=False)
     _watched: dict[int, set[tuple[Caller, Cut]]] = field(default_factory=dict)
 
     async def load(self) -> None:
@@ -79,30 +93,31 @@ class Accounts:
 
         return await asyncio.shield(both())
 
-    def by_token(self, text: str, address: str) -> Caller | None:
-        """Who speaks with this API token; None when it is not good (any more)."""
-        named = credentials.read(text)
-        row = self.tokens.get(named.number) if named and named.kind == Kind.TOKEN else None
-        if not credentials.matches(text, row.digest if row else None):
-            return None
-        assert row is not None
-        return self._speaking(Kind.TOKEN, row.token_id, address)
+    def recognize(self, secret: str, kind: type[TokenRow] | type[SessionRow], address: str) -> Login | None:
+        """The login behind the secret of a token or a session; None when it is not good (any more).
 
-    def by_session(self, text: str, address: str) -> Caller | None:
-        """Who speaks with this browser session; None when it is not good (any more)."""
-        named = credentials.read(text)
-        row = self.sessions.get(named.number) if named and named.kind == Kind.SESSION else None
-        if not credentials.matches(text, row.digest if row else None):
+        Whoever could steer the digest that is looked up could undo SHA3, so the look-up need not take constant time.
+        """
+        login = self._logins.get(credentials.digest_of(secret))
+        if login is None or type(login.row) is not kind:
             return None
-        assert row is not None
-        return self._speaking(Kind.SESSION, row.session_id, address)
+        now = self.clock.now()
+        if login.row.expires_at <= now:
+            return None
+        login.used_at = now
+        if login.caller.address != address:
+            login.caller = replace(login.caller, address=address)
+        return login
 
     def still(self, caller: Caller) -> bool:
         """Whether a caller who was identified before may do as much, and sees as much, as he did then."""
         if not caller.user_id:
             return True
-        now = self._caller(*_login_of(caller), caller.address)
-        return now is not None and now.role >= caller.role and now.sees_all >= caller.sees_all
+        row = self.token_of(caller) or self.session_of(caller)
+        login = self._logins.get(row.digest) if row else None
+        if login is None or login.row.expires_at <= self.clock.now():
+            return False
+        return login.caller.role >= caller.role and login.caller.sees_all >= caller.sees_all
 
     def token_of(self, caller: Caller) -> TokenRow | None:
         """The API token by which a caller speaks, if it is one."""
@@ -138,52 +153,39 @@ class Accounts:
 
     async def keep_up(self) -> None:
         """Write down what was used since the last time, and end what has run out."""
-        now, used, self._used = self.clock.now(), self._used, {}
+        now = self.clock.now()
+        used = [login for login in self._logins.values() if login.used_at is not None]
 
         def sweep(tx: sqlite3.Connection) -> Changed[None]:
-            tokens.used(tx, [(at, number) for (kind, number), at in used.items() if kind is Kind.TOKEN])
-            sessions.used(tx, [(at, number) for (kind, number), at in used.items() if kind is Kind.SESSION])
+            for login in used:
+                _write_down_use(tx, login)
             gone = tokens.expired(tx, now) | sessions.expired(tx, now)
             tokens.sweep(tx, now)
             sessions.sweep(tx, now)
-            touched = {self._user_of(kind, number) for kind, number in used}
-            return Changed(None, frozenset(gone | touched) - {0})
+            return Changed(None, frozenset(gone | {login.row.user_id for login in used}))
 
-        ends = [row.expires_at for row in self.tokens.values()] + [row.expires_at for row in self.sessions.values()]
+        ends = [row.expires_at for known in self._known.values() for row in known.rows]
         if used or any(end <= now for end in ends):
             await self.commit(sweep)
 
-    def _speaking(self, kind: Kind, number: int, address: str) -> Caller | None:
-        caller = self._caller(kind, number, address)
-        if caller is not None:
-            self._used[kind, number] = self.clock.now()
-        return caller
-
-    def _caller(self, kind: Kind, number: int, address: str) -> Caller | None:
-        row: TokenRow | SessionRow | None = (self.tokens if kind is Kind.TOKEN else self.sessions).get(number)
-        user = self.users.get(row.user_id) if row else None
-        if row is None or user is None or user.disabled or row.expires_at <= self.clock.now():
-            return None
-        role = min(user.role, row.role) if isinstance(row, TokenRow) else user.role
-        login = f"token:{number}" if kind is Kind.TOKEN else f"session:{number}"
-        return Caller(user.name, role, user.user_id, login, address, user.role is Role.USER)
-
-    def _user_of(self, kind: Kind, number: int) -> int:
-        row: TokenRow | SessionRow | None = (self.tokens if kind is Kind.TOKEN else self.sessions).get(number)
-        return row.user_id if row else 0
-
     def _take(self, known: Known) -> None:
-        for kind, number in self._logins.pop(known.user_id, ()):
-            (self.tokens if kind is Kind.TOKEN else self.sessions).pop(number, None)
-        self.users.pop(known.user_id, None)
+        """Forget what was known of the account, and learn what is."""
+        before = self._known.pop(known.user_id, None)
+        if before is not None:
+            for token in before.tokens:
+                del self.tokens[token.token_id]
+                self._logins.pop(token.digest, None)
+            for session in before.sessions:
+                del self.sessions[session.session_id]
+                self._logins.pop(session.digest, None)
+            self.users.pop(known.user_id, None)
         if known.user is not None:
+            self._known[known.user_id] = known
             self.users[known.user_id] = known.user
             self.tokens |= {row.token_id: row for row in known.tokens}
             self.sessions |= {row.session_id: row for row in known.sessions}
-            self._logins[known.user_id] = {
-                *((Kind.TOKEN, row.token_id) for row in known.tokens),
-                *((Kind.SESSION, row.session_id) for row in known.sessions),
-            }
+            if not known.user.disabled:
+                self._logins |= {row.digest: _login(known.user, row) for row in known.rows}
         for caller, cut in list(self._watched.get(known.user_id, ())):
             if not self.still(caller):
                 cut()
@@ -191,7 +193,28 @@ class Accounts:
 
 def _known(tx: sqlite3.Connection, user_id: int) -> Known:
     user = users.find(tx, user_id)
+    if user is None:
+        return Known(user_id, None, (), ())
     return Known(user_id, user, tuple(tokens.of_user(tx, user_id)), tuple(sessions.of_user(tx, user_id)))
+
+
+def _login(user: UserRow, row: TokenRow | SessionRow) -> Login:
+    """What a token or a session is good for, with what its owner is now."""
+    own_only = user.role is Role.USER
+    if isinstance(row, TokenRow):
+        return Login(
+            row, Caller(user.name, min(user.role, row.role), user.user_id, f"token:{row.token_id}", "", own_only)
+        )
+    caller = Caller(user.name, user.role, user.user_id, f"session:{row.session_id}", "", own_only)
+    return Login(row, caller, credentials.csrf_of(row.digest))
+
+
+def _write_down_use(tx: sqlite3.Connection, login: Login) -> None:
+    at = login.used_at or 0.0
+    if isinstance(login.row, TokenRow):
+        tokens.used(tx, login.row.token_id, at)
+    else:
+        sessions.used(tx, login.row.session_id, at)
 
 
 def _login_of(caller: Caller) -> tuple[Kind, int]:

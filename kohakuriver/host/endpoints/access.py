@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kohakuriver.host.auth import credentials
 from kohakuriver.host.auth.bootstrap import MASTER
 from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import tasks
 from kohakuriver.host.store.audit import REFUSED, Deed
+from kohakuriver.host.store.sessions import SessionRow
+from kohakuriver.host.store.tokens import TokenRow
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound, NotLoggedIn, RiverError
@@ -63,28 +64,29 @@ def identifier(verifier: Verifier, auth: Auth) -> Identify:
 
 
 def _person(auth: Auth, incoming: Incoming) -> Identified:
-    nobody = Caller("", Role.ANONY, address=incoming.remote)
     given = incoming.headers.get("Authorization")
     if given is not None:
-        caller = auth.accounts.by_token(given.removeprefix("Bearer ").strip(), incoming.remote)
-        return Identified(caller or nobody, hint=LOG_IN_AGAIN)
+        login = auth.accounts.recognize(given.removeprefix("Bearer ").strip(), TokenRow, incoming.remote)
+        return Identified(login.caller) if login else Identified(_nobody(incoming), hint=LOG_IN_AGAIN)
     if MASTER_HEADER in incoming.headers:
         return Identified(_master(auth, incoming))
     if not incoming.session:
-        return Identified(nobody, hint=LOG_IN)
-    caller = auth.accounts.by_session(incoming.session, incoming.remote)
-    session = auth.accounts.session_of(caller) if caller else None
-    if caller is None or session is None:
-        return Identified(nobody, hint=LOG_IN_AGAIN)
-    return Identified(caller, ambient=Ambient(credentials.csrf_of(session.digest)))
+        return Identified(_nobody(incoming), hint=LOG_IN)
+    login = auth.accounts.recognize(incoming.session, SessionRow, incoming.remote)
+    if login is None:
+        return Identified(_nobody(incoming), hint=LOG_IN_AGAIN)
+    return Identified(login.caller, ambient=Ambient(login.csrf_token))
+
+
+def _nobody(incoming: Incoming) -> Caller:
+    return Caller("", Role.ANONY, address=incoming.remote)
 
 
 def _master(auth: Auth, incoming: Incoming) -> Caller:
     """Whoever has ADMIN_SECRET; raises NotLoggedIn, or TooMany after too many wrong ones."""
     taken = auth.attempts.begin(incoming.remote)
     if not auth.bootstrap.is_master(incoming.headers[MASTER_HEADER]):
-        nobody = Caller("", Role.ANONY, address=incoming.remote)
-        auth.notes.add(nobody, Deed("auth.master", "", f"wrong {MASTER_HEADER}", REFUSED))
+        auth.notes.add(_nobody(incoming), Deed("auth.master", "", f"wrong {MASTER_HEADER}", REFUSED))
         raise NotLoggedIn(f"the secret in {MASTER_HEADER} is wrong")
     auth.attempts.went_well(taken, incoming.remote)
     return Caller(MASTER, Role.ADMIN, address=incoming.remote)

@@ -1,7 +1,6 @@
 """Rows of browser sessions: only the digest of each is kept."""
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kohakuriver.model.codec import Snowflake
@@ -72,6 +71,6 @@ def sweep(tx: sqlite3.Connection, now: float) -> None:
     tx.execute("DELETE FROM sessions WHERE expires_at <= ?", (now,))
 
 
-def used(tx: sqlite3.Connection, when: Iterable[tuple[float, int]]) -> None:
-    """Write down when sessions were used last: pairs of UTC unix seconds and id."""
-    tx.executemany("UPDATE sessions SET last_used_at = ? WHERE session_id = ?", when)
+def used(tx: sqlite3.Connection, session_id: int, at: float) -> None:
+    """Write down when it was used last (UTC unix seconds)."""
+    tx.execute("UPDATE sessions SET last_used_at = ? WHERE session_id = ?", (at, session_id))

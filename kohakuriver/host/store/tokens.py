@@ -1,7 +1,6 @@
 """Rows of API tokens: only the digest of each is kept."""
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kohakuriver.model.access import Role
@@ -67,6 +66,6 @@ def sweep(tx: sqlite3.Connection, now: float) -> None:
     tx.execute("DELETE FROM tokens WHERE expires_at <= ?", (now,))
 
 
-def used(tx: sqlite3.Connection, when: Iterable[tuple[float, int]]) -> None:
-    """Write down when tokens were used last: pairs of UTC unix seconds and id."""
-    tx.executemany("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", when)
+def used(tx: sqlite3.Connection, token_id: int, at: float) -> None:
+    """Write down when it was used last (UTC unix seconds)."""
+    tx.execute("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", (at, token_id))

@@ -11,6 +11,8 @@ import pytest
 
 from kohakuriver.host.endpoints.access import edge_of
 from kohakuriver.host.state import Host
+from kohakuriver.host.store.sessions import SessionRow
+from kohakuriver.host.store.tokens import TokenRow
 from kohakuriver.model.access import Caller, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import TooMany
@@ -163,10 +165,10 @@ def test_a_session_that_runs_out_ends_what_lives_by_it(tmp_path: Path) -> None:
         clock = ManualClock(now=1_800_000_000.0)
         async with open_house(settings_in(tmp_path), clock) as house:
             bob = await house.in_browser(await house.person("bob", Role.USER), seconds=60)
-            caller = house.host.auth.accounts.by_session(bob.headers["Cookie"].partition("=")[2], "")
-            assert caller is not None
+            login = house.host.auth.accounts.recognize(bob.headers["Cookie"].partition("=")[2], SessionRow, "")
+            assert login is not None
             cut: list[bool] = []
-            with house.host.auth.accounts.watch(caller, lambda: cut.append(True)):
+            with house.host.auth.accounts.watch(login.caller, lambda: cut.append(True)):
                 await house.host.auth.accounts.keep_up()
                 assert not cut
                 clock.step_wall(60)
@@ -179,11 +181,11 @@ def test_a_session_that_runs_out_ends_what_lives_by_it(tmp_path: Path) -> None:
 def test_whoever_is_gone_before_the_watch_begins_is_cut_at_once(tmp_path: Path) -> None:
     async def work(house: House) -> None:
         boss, bob = await house.person("ann", Role.ADMIN), await house.person("bob", Role.USER)
-        caller = house.host.auth.accounts.by_token(bob.headers["Authorization"][7:], "")
-        assert caller is not None
+        login = house.host.auth.accounts.recognize(bob.headers["Authorization"][7:], TokenRow, "")
+        assert login is not None
         await revoke(house, bob, boss)
         cut: list[bool] = []
-        with house.host.auth.accounts.watch(caller, lambda: cut.append(True)):
+        with house.host.auth.accounts.watch(login.caller, lambda: cut.append(True)):
             assert cut == [True]
 
     in_house(tmp_path, work)
