@@ -155,11 +155,14 @@ class LifeContract:
 
     @with_engine
     async def test_the_event_loop_is_never_held_up(self, rig: Rig, engine: Engine) -> None:
-        worst_seconds = []
-        for first in (1, 11, 21):  # a crowded machine may take the processor away once; a blocking call blocks always
+        worst_seconds: list[float] = []
+        # A crowded machine takes the processor away now and then; a call that blocks does so always.
+        for first in range(1, 100, 10):
             specs = [rig.shell("head -c 100000 /dev/zero; sleep 0.1", task_id=first + n) for n in range(8)]
             worst_seconds.append(await longest_stall(_lives(engine, specs)))
-        assert min(worst_seconds) < 0.05, f"the loop stood still for {worst_seconds} s"
+            if worst_seconds[-1] < 0.05:
+                return
+        pytest.fail(f"the loop stood still for {worst_seconds} s")
 
 
 async def _lives(engine: Engine, specs: list[ContainerSpec]) -> None:
