@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench import api, cluster, command_line, docker_run, heartbeats, placement
-from tests.bench.figures import Figure, show, write
+from tests.bench.figures import Figure, show, write, write_readme
 
 GROUPS: dict[str, Callable[[Path, Path], Iterator[Figure]]] = {
     "placement": lambda pyz, folder: placement.figures(),
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--pyz", type=Path, required=True, help="the built file")
     parser.add_argument("--out", type=Path, required=True, help="where the figures go, as JSON")
     parser.add_argument("--only", action="append", choices=list(GROUPS), help="only this group; repeat for more")
+    parser.add_argument("--readme", type=Path, help="a page whose table of figures is to be replaced")
     asked = parser.parse_args()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="kohakuriver-bench-", dir="/tmp") as folder:
@@ -38,6 +39,8 @@ def main() -> int:
                 figures.append(figure)
             print(f"-- {name} took {time.monotonic() - began:.0f} s", flush=True)
     write(figures, asked.out)
+    if asked.readme:
+        write_readme(figures, asked.readme)
     return 0 if all(figure.holds for figure in figures) else 1
 
 

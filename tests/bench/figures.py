@@ -88,3 +88,27 @@ def write(figures: Sequence[Figure], out: Path) -> None:
     out.write_text(json.dumps([asdict(f) for f in figures], indent=1, ensure_ascii=False) + "\n")
     missed = [f.name for f in figures if not f.holds]
     print(f"{len(figures)} figures, {len(missed)} missed{': ' + ', '.join(missed) if missed else ''}", file=sys.stderr)
+
+
+BEGIN, END = "<!-- bench -->", "<!-- end bench -->"
+
+
+def write_readme(figures: Sequence[Figure], readme: Path) -> None:
+    """Put the figures as a table between the markers of a page."""
+    rows = [f"| {f.name} | {_number(f.value)} {f.unit} | {_floor(f)} | {f.wanted} | {_verdict(f)} |" for f in figures]
+    table = "\n".join(["| what | measured | floor | wanted | |", "|---|---|---|---|---|", *rows])
+    text = readme.read_text()
+    before, _, rest = text.partition(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
+
+
+def _verdict(figure: Figure) -> str:
+    return "holds" if figure.holds else "**missed**"
+
+
+def _floor(figure: Figure) -> str:
+    return f"{_number(figure.floor)} (× {figure.ratio:.2f})" if figure.floor and figure.ratio else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
