@@ -62,6 +62,6 @@ def told(made: Identity, names: list[str], start: str) -> list[str]:
     return [
         f"kohakuriver: {made.certificate_file} is for {', '.join(names)}; for more: --name",
         f"kohakuriver: now restart the host: {start}",
-        "kohakuriver: people log in with: kohakuriver auth login --host HOST --ca-fingerprint FINGERPRINT (below); nodes "
-        "join again, with a token made after the restart",
+        "kohakuriver: people log in with: kohakuriver auth login --host HOST --ca-fingerprint FINGERPRINT (below)",
+        "kohakuriver: nodes join again, with a token made after the restart",
     ]

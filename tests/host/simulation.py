@@ -171,7 +171,10 @@ class Cluster:
         self.settings = HostSettings()
         self.outbox = Outbox()
         self.registry = NodeRegistry([], self.clock.monotonic())
-        peers = cast(RunnerPeers, SimpleNamespace(at=lambda hostname, url, fingerprint: Line(self.runners[url.rpartition("/")[2]])))
+        peers = cast(
+            RunnerPeers,
+            SimpleNamespace(at=lambda hostname, url, fingerprint: Line(self.runners[url.rpartition("/")[2]])),
+        )
         self.scheduler = TaskScheduler(self.db, self.registry, peers, self.clock, self.outbox, 5.0, 10.0)
         self.dispatch = Dispatch(self.db, self.registry, self.scheduler, self.loops, self.clock, Wake())
         self.health = HealthCheck(self.settings, self.registry, self.scheduler, self.clock, self.dispatch.wake)
