@@ -1,7 +1,6 @@
 """The part of the host's table that is about accounts: logins, tokens, invitations, groups, and the trail."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.access import GROUP_NAME, PERSONS, USER_NAME, Ownership, Role
@@ -9,6 +8,7 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.route import ByteStream, Route, table_of
 from kohakuriver.model.runner_api import Nothing
+from kohakuriver.model.units import unix_seconds
 
 SHORTEST_PASSWORD = 8
 LABEL = Bounds(length=100, shortest=1, pattern=f.NO_CONTROL)
@@ -29,8 +29,14 @@ def check_person(role: Role | None) -> None:
 
 def check_moment(text: str) -> None:
     """Raise ValueError unless it is an RFC 3339 time that says which zone it is in."""
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError(f"{text[:40]!r} does not say its time zone (write 2030-01-31T12:00:00Z)")
+    try:
+        unix_seconds(text)
+    except ValueError as wrong:
+        raise ValueError(f"{wrong} (write 2030-01-31T12:00:00Z)") from None
+
+
+MOMENT = Bounds(length=40, check=check_moment, form="date-time", shape=r"[1-9].*")
+PERSON = Bounds(check=check_person)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,9 @@ class CreateToken:
     """A new API token of the caller."""
 
     name: str = declare("What it is for.", bounds=LABEL)
-    role: Role | None = declare("What it may do at most; the account's own role if not given.", default=None)
+    role: Role | None = declare(
+        "What it may do at most; the account's own role if not given.", default=None, bounds=PERSON
+    )
     expire_days: int | None = declare("Days it is good for.", default=None, bounds=Bounds(least=1, most=3650))
 
     def __post_init__(self) -> None:
@@ -189,7 +197,7 @@ class Ticket:
 class Invite:
     """A new invitation."""
 
-    role: Role = declare("What the invited will be.", default=Role.USER)
+    role: Role = declare("What the invited will be.", default=Role.USER, bounds=PERSON)
     groups: list[str] = declare("Groups the invited will be in.", default=[], bounds=GROUP)
     uses: int = declare("How many may use it.", default=1, bounds=Bounds(least=1, most=1000))
     expire_hours: int | None = declare("Hours it is good for.", default=None, bounds=Bounds(least=1, most=24 * 365))
@@ -243,7 +251,7 @@ class ChangeAccount:
     """What is to change of an account; what is not given stays."""
 
     user_id: Snowflake = declare("The account.")
-    role: Role | None = declare("What he is from now on.", default=None)
+    role: Role | None = declare("What he is from now on.", default=None, bounds=PERSON)
     disabled: bool | None = declare("Whether he is locked out.", default=None)
     groups: list[str] | None = declare("The groups he is in, all of them.", default=None, bounds=GROUP)
     password: str | None = declare("A new password; his sessions end.", default=None, bounds=NEW_PASSWORD)
@@ -297,9 +305,7 @@ class ReadTrail:
 
     user: str | None = declare("Only what this person did.", default=None, bounds=ANY_USER)
     object: str | None = declare("Only what was done to this (task:ID, user:NAME …).", default=None, bounds=LABEL)
-    since: str | None = declare(
-        "Only from this time on (RFC 3339).", default=None, bounds=Bounds(length=40, check=check_moment)
-    )
+    since: str | None = declare("Only from this time on (RFC 3339).", default=None, bounds=MOMENT)
     before: Snowflake | None = declare("Only older than this id.", default=None)
     limit: int = declare("At most so many.", default=100, bounds=Bounds(least=1, most=1000))
 
@@ -310,9 +316,7 @@ class ExportTrail:
 
     user: str | None = declare("Only what this person did.", default=None, bounds=ANY_USER)
     object: str | None = declare("Only what was done to this (task:ID, user:NAME …).", default=None, bounds=LABEL)
-    since: str | None = declare(
-        "Only from this time on (RFC 3339).", default=None, bounds=Bounds(length=40, check=check_moment)
-    )
+    since: str | None = declare("Only from this time on (RFC 3339).", default=None, bounds=MOMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,7 +391,14 @@ GROUP_DELETE = Route(
 
 TRAIL = Route("audit", "GET", "/api/audit", ReadTrail, list[AuditEntry], R.ADMIN, "Who did what, newest first.")
 TRAIL_EXPORT = Route(
-    "audit.export", "GET", "/api/audit/export", ExportTrail, ByteStream, R.ADMIN, "The trail, one JSON object a line."
+    "audit.export",
+    "GET",
+    "/api/audit/export",
+    ExportTrail,
+    ByteStream,
+    R.ADMIN,
+    "The trail, one JSON object a line.",
+    media="application/x-ndjson",
 )
 
 ROUTES = table_of(globals())

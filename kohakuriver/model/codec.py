@@ -22,7 +22,7 @@ Snowflake = NewType("Snowflake", int)
 JsonObject = NewType("JsonObject", dict[str, Any])  # an object whose members nobody here interprets
 Decode = Callable[[Any], Any]
 Encode = Callable[[Any], Any]
-MAX_SNOWFLAKE = 2**63 - 1
+MAX_SNOWFLAKE = 9 * 10**18 - 1  # fits the store's integers, and a pattern can say it; reached in the year 2091
 NAMES: dict[Any, str] = {
     str: "text",
     int: "a whole number",
@@ -224,9 +224,12 @@ def _bounded(kind: type[int] | type[float], bounds: Bounds) -> Decode:
 
     def number(raw: Any) -> Any:
         if type(raw) is not kind:
-            if kind is not float or type(raw) is not int:
+            if type(raw) is int and kind is float:
+                raw = float(raw)
+            elif type(raw) is float and raw.is_integer():  # JSON has one kind of number: 2.0 is 2
+                raw = int(raw)
+            else:
                 raise _wrong(NAMES[kind], raw)
-            raw = float(raw)
         if not least <= raw <= most:
             raise Mismatch(f"{raw} is not between {_plainly(least)} and {_plainly(most)}")
         return _checked(bounds, raw) if bounds.check else raw
@@ -259,7 +262,7 @@ def _checked(bounds: Bounds, value: T) -> T:
 def _snowflake(raw: Any) -> int:
     if type(raw) is int and 0 < raw <= MAX_SNOWFLAKE:
         return raw
-    if type(raw) is str and 0 < len(raw) <= 19 and raw.isascii() and raw.isdigit():
+    if type(raw) is str and 0 < len(raw) <= 19 and raw.isascii() and raw.isdigit() and raw[0] != "0":
         number = int(raw)
         if 0 < number <= MAX_SNOWFLAKE:
             return number
@@ -286,9 +289,10 @@ def _union(kind: Any, bounds: Bounds, strict: bool) -> Decode:
     by_json = {(list if get_origin(a) in (list, tuple) else a): _decoder(a, bounds, strict) for a in get_args(kind)}
 
     def union(raw: Any) -> Any:
-        if type(raw) not in by_json:
+        decode_as = by_json.get(type(raw)) or (by_json.get(int) if type(raw) is float else None)
+        if decode_as is None:
             raise _wrong(" or ".join(NAMES[t] for t in by_json), raw)
-        return by_json[type(raw)](raw)
+        return decode_as(raw)
 
     return union
 

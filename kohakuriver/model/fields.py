@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 NO_CONTROL = r"[^\x00-\x1f\x7f]*"
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_.-]*"
 HOSTNAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?"
 MAX_INTEGER = 2**53 - 1  # what JSON readers everywhere keep exactly
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a value must satisfy beyond its type; `length` bounds text, `count` lists and mappings, in characters and items."""
+    """What a value must satisfy beyond its type; `length` bounds text, `count` lists and mappings, in characters and items.
+
+    The last members are for readers of the schema only: a check sees to it, in better words.
+    """
 
     least: float | None = None
     most: float | None = None
@@ -22,6 +26,12 @@ class Bounds:
     pattern: str | None = None
     count: int = 10_000
     check: Callable[[Any], None] | None = None  # raises ValueError with the reason
+    fewest: int = 0
+    distinct: bool = False
+    shape: str = ""  # a pattern
+    keys: str = ""  # a pattern
+    form: str = ""  # a `format` of JSON Schema
+    not_with: str = ""  # the other member of which at most one may be given
 
     def matches(self, text: str) -> bool:
         return self.pattern is None or re.fullmatch(self.pattern, text, re.DOTALL) is not None

@@ -15,7 +15,7 @@ from kohakuriver.model.route import MEGABYTE, ByteStream, PlainText, Route, tabl
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
 
-BATCH = Bounds(count=1000)
+BATCH = Bounds(count=1000, fewest=1, distinct=True)
 REASON = Bounds(length=500, pattern=f.NO_CONTROL)
 
 

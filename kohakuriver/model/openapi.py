@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin
 
 from kohakuriver.model.codec import JsonObject, Snowflake, encoder, hints_of, strip_optional
-from kohakuriver.model.fields import FREE, Bounds, bounds_of
+from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
 from kohakuriver.model.route import ByteStream, PlainText, Route
 
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
-JSON, BYTES, TEXT = "application/json", "application/octet-stream", "text/plain"
+JSON, TEXT = "application/json", "text/plain"
+ID = "^([1-9][0-9]{0,17}|[1-8][0-9]{18})$"
+NO_NUL = {"not": {"pattern": r"\x00"}}
 REFUSAL = {
     "type": "object",
     "required": ["error"],
@@ -23,7 +25,7 @@ REFUSAL = {
         }
     },
 }
-REFUSALS = ("400", "401", "403", "404", "409", "413", "415", "429", "507")
+REFUSALS = ("400", "401", "403", "404", "405", "409", "413", "415", "429", "502", "503", "507")
 
 
 def describe(routes: Sequence[Route[Any, Any]], title: str, version: str) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def _parameter(f: "dataclasses.Field[Any]", route: Route[Any, Any], schemas: dic
 
 def _success(route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     if route.gives is ByteStream:
-        return {"description": "bytes", "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}
+        return {"description": "bytes", "content": {route.media: {"schema": {"type": "string", "format": "binary"}}}}
     if route.gives is PlainText:
         return {"description": "text", "content": {TEXT: {"schema": {"type": "string"}}}}
     return {"description": "done", "content": {JSON: {"schema": _schema(route.gives, FREE, schemas)}}}
@@ -86,18 +88,37 @@ def _schema(kind: Any, bounds: Bounds, schemas: dict[str, Any]) -> dict[str, Any
     if origin in (Union, types.UnionType):
         return {"anyOf": [_schema(a, bounds, schemas) for a in args]}
     if origin in (list, tuple):
-        return {"type": "array", "items": _schema(args[0], bounds, schemas), "maxItems": bounds.count}
+        return _array(_schema(args[0], bounds, schemas), bounds)
     if origin is dict:
-        return {"type": "object", "additionalProperties": _schema(args[1], bounds, schemas)}
+        return _mapping(_schema(args[1], bounds, schemas), bounds)
     if kind is Snowflake:
-        return {"type": "string", "pattern": "^[0-9]{1,19}$"}
+        return {"type": "string", "pattern": ID}
     if kind is JsonObject:
         return {"type": "object"}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {"enum": [encoder(kind)(m) for m in kind]}
+        return {"enum": [encoder(kind)(member) for member in kind if _passes(member, bounds)]}
     if dataclasses.is_dataclass(kind):
         return _reference(kind, schemas)
     return {"type": PLAIN[kind]} | _limits(kind, bounds)
+
+
+def _array(items: dict[str, Any], bounds: Bounds) -> dict[str, Any]:
+    array = {"type": "array", "items": items, "minItems": bounds.fewest, "maxItems": bounds.count}
+    return array | ({"uniqueItems": True} if bounds.distinct else {})
+
+
+def _mapping(values: dict[str, Any], bounds: Bounds) -> dict[str, Any]:
+    names = {"minLength": 1, "maxLength": 1024} | _pattern(bounds.keys)
+    return {"type": "object", "additionalProperties": values, "propertyNames": names, "maxProperties": bounds.count}
+
+
+def _passes(member: enum.Enum, bounds: Bounds) -> bool:
+    try:
+        if bounds.check:
+            bounds.check(member)
+    except ValueError:
+        return False
+    return True
 
 
 def _reference(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +133,7 @@ def _record(kind: Any, schemas: dict[str, Any], leave_out: frozenset[str] = froz
     hints = hints_of(kind)
     fields = [f for f in dataclasses.fields(kind) if f.name not in leave_out]
     missing = (dataclasses.MISSING, dataclasses.MISSING)
-    return {
+    return _exclusions(fields) | {
         "type": "object",
         "required": [f.name for f in fields if (f.default, f.default_factory) == missing],
         "additionalProperties": False,
@@ -120,16 +141,31 @@ def _record(kind: Any, schemas: dict[str, Any], leave_out: frozenset[str] = froz
     }
 
 
+def _exclusions(fields: Sequence["dataclasses.Field[Any]"]) -> dict[str, Any]:
+    """Of two such members at most one may be given."""
+    pairs = [(f.name, bounds_of(f).not_with) for f in fields if bounds_of(f).not_with]
+    given = {"not": {"type": "null"}}
+    return (
+        {"not": {"anyOf": [{"required": pair, "properties": dict.fromkeys(pair, given)} for pair in pairs]}}
+        if pairs
+        else {}
+    )
+
+
 def _member(f: "dataclasses.Field[Any]", kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     about = f.metadata.get("about")
     return _schema(kind, bounds_of(f), schemas) | ({"description": about} if about else {})
 
 
+def _pattern(pattern: str | None) -> dict[str, Any]:
+    return {"pattern": f"^(?:{pattern})$"} if pattern else NO_NUL
+
+
 def _limits(kind: Any, bounds: Bounds) -> dict[str, Any]:
     if kind is str:
-        limits = {"maxLength": bounds.length, "minLength": bounds.shortest}
-        return limits | ({"pattern": f"^(?:{bounds.pattern})$"} if bounds.pattern else {})
+        told = {"maxLength": bounds.length, "minLength": bounds.shortest} | _pattern(bounds.shape or bounds.pattern)
+        return told | ({"format": bounds.form} if bounds.form else {})
     if kind in (int, float):
-        pairs = {"minimum": bounds.least, "maximum": bounds.most}
-        return {name: value for name, value in pairs.items() if value is not None}
+        least = -MAX_INTEGER if bounds.least is None else bounds.least
+        return {"minimum": least, "maximum": MAX_INTEGER if bounds.most is None else bounds.most}
     return {}

@@ -35,6 +35,7 @@ class Route(Generic[Q, R]):
     owns: Ownership = Ownership.NOTHING
     success: int = 200
     body_limit_bytes: int = MEGABYTE
+    media: str = "application/octet-stream"  # of raw bytes
 
     def __post_init__(self) -> None:
         stray = self.path_fields - self.field_names

@@ -26,7 +26,7 @@ class RetryOn(StrEnum):
 
 def _check_environment(variables: dict[str, str], field: str = "env_vars") -> None:
     for name in variables:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
+        if not re.fullmatch(f.VARIABLE, name):
             raise ValueError(f"{field}: {name[:60]!r} cannot name a variable")
 
 
@@ -44,7 +44,10 @@ def _check_target(text: str) -> None:
         raise ValueError(f"{target.hostname[:60]!r} is not a node name")
 
 
-TARGET = Bounds(length=400, count=256, check=_check_target)
+TARGET = Bounds(
+    length=400, count=256, check=_check_target, shape=rf"{f.HOSTNAME}(:[0-9]{{1,3}})?(::[0-9]{{1,3}}(,[0-9]{{1,3}})*)?"
+)
+MOUNT = Bounds(length=4096, count=64, check=_check_mount, shape=r"/[^:\x00-\x1f\x7f]*:/[^:\x00-\x1f\x7f]*(:(ro|rw))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ class TaskSpec:
     env_vars: dict[str, str] = declare(
         "Variables of its environment, K=V.",
         default={},
-        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000),
+        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000, keys=f.VARIABLE),
         flag="e",
     )
     working_dir: str | None = declare(
@@ -69,7 +72,10 @@ class TaskSpec:
         "CPU cores; 0 takes none and has no limit.", default=1, bounds=Bounds(least=0, most=4096), flag="c"
     )
     required_gpus: int | list[int] = declare(
-        "GPUs: how many, or which by index.", default=0, bounds=Bounds(least=0, most=1024, count=1024), flag="g"
+        "GPUs: how many, or which by index.",
+        default=0,
+        bounds=Bounds(least=0, most=1024, count=1024, distinct=True),
+        flag="g",
     )
     required_memory_bytes: int | None = declare(
         "Memory limit, such as 8G; without it there is no limit.",
@@ -81,13 +87,15 @@ class TaskSpec:
         "Environment to run in.", default=None, bounds=Bounds(length=63, pattern=ENVIRONMENT)
     )
     registry_image: str | None = declare(
-        "Image to run in, instead of an environment.", default=None, bounds=Bounds(length=255, pattern=IMAGE)
+        "Image to run in, instead of an environment.",
+        default=None,
+        bounds=Bounds(length=255, pattern=IMAGE, not_with="container_name"),
     )
     privileged: bool = declare("Run with all privileges, where the configuration allows it.", default=False)
     additional_mounts: list[str] = declare(
         "Directories of the node to show inside, SOURCE:TARGET[:ro].",
         default=[],
-        bounds=Bounds(length=4096, count=64, pattern=f.NO_CONTROL, check=_check_mount),
+        bounds=MOUNT,
     )
     ip_reservation_token: str | None = declare(
         "A reserved address to take.", default=None, bounds=Bounds(length=1024, pattern=r"[A-Za-z0-9_=.-]*")
@@ -132,7 +140,7 @@ class SubmitTask(TaskSpec):
     secret_env: dict[str, str] = declare(
         "Variables whose values only the task sees, K=V.",
         default={},
-        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000),
+        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000, keys=f.VARIABLE),
     )
 
     def __post_init__(self) -> None:

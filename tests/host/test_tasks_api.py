@@ -384,7 +384,7 @@ def test_bad_queries_are_refused_by_field(tmp_path: Path) -> None:
         for query in BAD_LISTS:
             status, told = await house.refused("GET", f"/api/tasks?{query}")
             assert status == 400 and told.startswith(query.partition("=")[0] + ": "), told
-        assert (await house.refused("GET", "/api/tasks/pending-approval?status=running"))[0] == 400
+        assert await house.get("/api/tasks/pending-approval?status=running") == []
 
     play(tmp_path, script)
 

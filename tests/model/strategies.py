@@ -49,7 +49,8 @@ def values(kind: Any, bounds: Bounds = FREE) -> st.SearchStrategy[Any]:
     if origin in (Union, types.UnionType):
         return st.one_of([values(a, bounds) for a in args])
     if origin in (list, tuple):
-        made = st.lists(values(args[0], bounds), max_size=min(3, bounds.count), unique=args[0] is int)
+        unique = bounds.distinct or args[0] is int
+        made = st.lists(values(args[0], bounds), min_size=bounds.fewest, max_size=min(3, bounds.count), unique=unique)
         return made.map(tuple) if origin is tuple else made
     if origin is dict:
         return st.dictionaries(st.text(TEXT, min_size=1, max_size=5), values(args[1], bounds), max_size=3)

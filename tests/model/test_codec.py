@@ -118,7 +118,7 @@ def test_ids_travel_as_strings_and_what_is_default_may_stay_away(kind: type) -> 
         ('{"command":"a","priority":' + "9" * 5000 + "}", "body: the number 99999999999999999999… is too large"),
         ('{"command":"a","priority":99999999999999999999}', "priority: 99999999999999999999 is not between -100 and 100"),
         ('{"command":"a","priority":true}', "priority: expected a whole number, got true or false"),
-        ('{"command":"a","priority":1.0}', "priority: expected a whole number, got a number"),
+        ('{"command":"a","priority":1.5}', "priority: expected a whole number, got a number"),
         ('{"command":"a","priority":"1"}', "priority: expected a whole number, got text"),
         ('{"command":"a","privileged":1}', "privileged: expected true or false, got a whole number"),
         ('{"command":null}', "command: expected text, got nothing"),
@@ -159,7 +159,7 @@ def test_a_bad_submit_is_refused_by_the_name_of_the_field(text: str | bytes, tol
 
 
 @pytest.mark.parametrize(
-    "raw", ["abc", "", "-1", "0", "1.5", "1e3", "٣", "9" * 20, 2**63, 0, -5, 1.0, True, None, [], {}]
+    "raw", ["abc", "", "-1", "0", "1.5", "1e3", "007", "٣", "9" * 20, 2**63, 0, -5, 1.0, True, None, [], {}]
 )
 def test_an_id_is_digits_within_63_bits(raw: Any) -> None:
     assert refusal(TaskId, json.dumps({"task_id": raw})).startswith("task_id: expected an id (digits)")
@@ -167,6 +167,16 @@ def test_an_id_is_digits_within_63_bits(raw: Any) -> None:
 
 def test_an_id_may_also_come_as_a_number() -> None:
     assert codec.decode(TaskId, {"task_id": 7}) == codec.decode(TaskId, {"task_id": "7"})
+
+
+def test_a_number_without_a_fraction_is_whole_however_it_is_written() -> None:
+    for text in ("2", "2.0", "2e0", "20e-1"):
+        made = codec.decode(SubmitTask, codec.loads(f'{{"command":"a","priority":{text}}}'))
+        assert made.priority == 2 and type(made.priority) is int
+    assert codec.decode(SubmitTask, {"command": "a", "required_gpus": 2.0}).required_gpus == 2
+    assert refusal(SubmitTask, '{"command":"a","required_gpus":2.5}').startswith(
+        "required_gpus: expected a whole number"
+    )
 
 
 def test_a_nested_field_is_named_with_its_way() -> None:
