@@ -6,7 +6,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +76,12 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
     """
     refuse_open_door(settings)
     state_dir = Path(settings.state_dir).expanduser()
-    db = await asyncio.to_thread(_open_store, settings, state_dir)
-    keys = await _make_keys(settings, state_dir, db)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, limit_per_host=32)) as http:
+    async with AsyncExitStack() as stack:
+        db = await asyncio.to_thread(_open_store, settings, state_dir)
+        stack.push_async_callback(asyncio.to_thread, db.close)
+        keys = await _make_keys(settings, state_dir, db)
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=32)
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         host = await _assemble(settings, clock, keys, RunnerPeers(http, keys.to))
         await asyncio.to_thread(_mark_shared_storage, settings, host.cluster_id)
         verifier = Verifier(keys.find, SteadyTime())
@@ -91,7 +94,6 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
         finally:
             await host.loops.stop()
             await asyncio.to_thread(host.auth.passwords.close)
-            await asyncio.to_thread(db.close)
 
 
 async def serve(settings: HostSettings) -> None:

@@ -1,6 +1,7 @@
 """What the host does as time passes: silence, loss, return, refusals, restarts; on a clock that is moved by hand."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from kohakuriver.host.services.task_scheduler import ABSENCE_GRACE_SECONDS
 from kohakuriver.model.errors import NotFound
 from kohakuriver.model.report import State
 from kohakuriver.model.runner_api import Execute, Kill
+from kohakuriver.system.secrets import UnsafeFile
 from tests.host.rig import House, MadeUpRunner, play, running
 from tests.manual_clock import ManualClock
 
@@ -492,3 +494,14 @@ def test_a_clock_that_is_stepped_an_hour_changes_nothing(tmp_path: Path, seconds
         assert (await house.task(waits))["status"] == "running"
 
     play(tmp_path, script)
+
+
+def test_a_host_that_cannot_start_lets_go_of_everything(tmp_path: Path) -> None:
+    async def body() -> None:
+        (tmp_path / "secret").write_text("not a secret")
+        with pytest.raises(UnsafeFile):
+            async with running(tmp_path):
+                raise AssertionError("it started")
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("store-")]
+
+    asyncio.run(body())

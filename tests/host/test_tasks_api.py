@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from kohakuriver.host.services.task_scheduler import Outbox
 from kohakuriver.host.store import tasks as rows
 from kohakuriver.model import codec
 from kohakuriver.model.lifecycle import Status
@@ -35,6 +36,22 @@ def test_a_task_goes_in_and_its_end_comes_out(tmp_path: Path) -> None:
             return not runner.held
 
         await house.until(forgotten, "the runner to be told that the ends are stored")
+
+    play(tmp_path, script)
+
+
+def test_nothing_is_remembered_of_what_is_over(tmp_path: Path) -> None:
+    async def script(house: House) -> None:
+        runner = await house.runner(cores=16)
+        made = [await house.submit(word, max_attempts=2) for word in ("true", "false", "stay", "refuse") * 8]
+        for task_id in made[2::4]:
+            await house.becomes(task_id, "running")
+            await house.post(f"/api/tasks/{task_id}/kill")
+        for task_id in made:
+            await house.becomes(task_id, "completed", "failed", "killed")
+        await house.passes(120, runner)
+        left = [name for name in Outbox.__slots__ if getattr(house.host.scheduler.outbox, name)]
+        assert not left and not runner.held and not house.host.registry.nodes["n1"].output_bytes
 
     play(tmp_path, script)
 

@@ -92,6 +92,7 @@ class Dispatch:
         outbox, now = self.scheduler.outbox, self.clock.monotonic()
         room = ORDERS_LIMIT - len(outbox.under_way)
         rows = await self.db.read(tasks.to_be_ordered)
+        outbox.keep_only(rows)
         for row in rows:
             if room <= 0:
                 break

@@ -69,6 +69,14 @@ class Outbox:
         for order in Desired:
             self.again.pop((task_id, attempt, order), None)
 
+    def keep_only(self, rows: Sequence[Live]) -> None:
+        """Forget orders about all but these rows, which are all that a runner may have to be told something about."""
+        attempts = {(row.task_id, row.attempt) for row in rows}
+        self.sent &= attempts
+        self.unsent &= attempts
+        for key in [key for key in self.again if key[:2] not in attempts]:
+            del self.again[key]
+
     def shun(self, task_id: Snowflake, hostname: str, said: str, now: float) -> None:
         """Keep a task away from a node that turned it away, longer each time."""
         shunned = self.shunned.setdefault(task_id, Shunned())
