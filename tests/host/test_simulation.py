@@ -132,10 +132,10 @@ def test_the_rows_come_to_say_what_is_true(moves: list[Move]) -> None:
     play(script)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_so_do_they_after_a_long_day(seed: int) -> None:
     random = Random(seed)
-    moves = [(random.choice(ACTIONS), random.randrange(12)) for _ in range(400)]
+    moves = [(random.choice(ACTIONS), random.randrange(12)) for _ in range(250)]
 
     async def script(cluster: Cluster) -> None:
         for what, choice in JOINED + moves:

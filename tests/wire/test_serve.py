@@ -311,8 +311,8 @@ def test_a_connection_that_does_not_finish_its_head_is_closed(monkeypatch: pytes
 
     async def script(server: Server) -> None:
         whole = b"GET /text HTTP/1.1\r\nHost: x\r\n\r\n"
-        for begun in (b"", b"GET / HT", b"GET /text HTTP/1.1\r\nX-A: b", whole, whole + b"GET /te"):
-            await server.raw(begun, until_closed=True)
+        begun = (b"", b"GET / HT", b"GET /text HTTP/1.1\r\nX-A: b", whole, whole + b"GET /te")
+        await asyncio.gather(*(server.raw(each, until_closed=True) for each in begun))
         drops = [bytes([b]) for b in b"GET /text HTTP/1.1\r\nX-Slow: " + b"x" * 10]
         try:
             await server.raw(*drops, pause_seconds=0.03, until_closed=True)
