@@ -216,7 +216,8 @@ def _best(
         if -entry[0] < demand.cores:
             passed.append(entry)
             break  # all further ones have fewer cores still
-        if entry[1] not in avoid and _fits_beside_claim(demand, node):
+        has_gpus = demand.gpus <= len(node.gpus) - len(node.gpus_taken)  # what most often is not there, looked at first
+        if has_gpus and entry[1] not in avoid and _fits_beside_claim(demand, node):
             found = node
             break
         passed.append(entry)
