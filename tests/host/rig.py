@@ -40,6 +40,7 @@ from tests.manual_clock import ManualClock
 
 T = TypeVar("T")
 Key = tuple[int, int]
+RETRY: dict[str, Any] = {"max_attempts": 3, "retry_on": ["loss"]}
 
 
 @dataclass
@@ -402,3 +403,10 @@ def sample(at: float) -> Sample:
 
 def ids(page: Any) -> list[int]:
     return [int(Snowflake(int(task["task_id"]))) for task in page]
+
+
+async def running_task(house: House, **more: Any) -> str:
+    """A new task, once it runs."""
+    task_id = await house.submit("stay", **more)
+    await house.becomes(task_id, "running")
+    return task_id
