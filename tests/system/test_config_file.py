@@ -96,7 +96,7 @@ def test_a_path_and_a_tuple_are_taken_for_the_text_and_the_list_they_mean(file: 
     ("text", "told"),
     [
         ("\nHOST_PORT = '8000'\n", ":2: HOST_PORT: expected a whole number, got text"),
-        ("HOST_PORT = 8000.0\n", ":1: HOST_PORT: expected a whole number"),
+        ("HOST_PORT = 8000.5\n", ":1: HOST_PORT: expected a whole number"),
         ("HOST_PORT = True\n", ":1: HOST_PORT: expected a whole number, got true or false"),
         ("HOST_PORT = 70000\n", ":1: HOST_PORT: 70000 is not between 1 and 65535"),
         ("HOST_PORT = None\n", ":1: HOST_PORT: expected a whole number, got nothing"),
