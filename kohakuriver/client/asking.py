@@ -7,6 +7,7 @@ from kohakuriver.client.command import Flag, Order
 from kohakuriver.model.errors import BadRequest
 
 MOST_CHARACTERS = 10_000
+USUAL_KEYS = ("id_ed25519", "id_ed25519_sk", "id_ecdsa_sk", "id_rsa")
 PASSWORD_STDIN = Flag(("--password-stdin",), "Read the password from standard input, one line (the old one first).")
 
 
@@ -56,6 +57,16 @@ def content_of(path: str) -> str:
         raise BadRequest(f"{path}: {refused.strerror}") from None
     except UnicodeDecodeError:
         raise BadRequest(f"{path}: not text") from None
+
+
+def public_key_in(path: str) -> str:
+    """The line of a .pub file; `-` is standard input, nothing the first of those that ssh would use."""
+    if not path:
+        usual = [os.path.expanduser(f"~/.ssh/{name}.pub") for name in USUAL_KEYS]
+        path = next((file for file in usual if os.path.exists(file)), "")
+        if not path:
+            raise BadRequest("FILE: you have no key yet; make one with `ssh-keygen -t ed25519`, then do this again")
+    return content_of(path)
 
 
 def user_name(order: Order) -> str:

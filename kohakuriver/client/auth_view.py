@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from kohakuriver.client.output import Column, Screen, Style, Table, ago, field_lines
 from kohakuriver.model import auth_api as api
+from kohakuriver.model.ssh_api import KeyInfo
 from kohakuriver.model.units import show_bytes, show_seconds, unix_seconds
 
 if TYPE_CHECKING:
@@ -46,6 +47,20 @@ def token_lines(screen: Screen, tokens: Sequence[api.TokenInfo], now: float) -> 
         Column("LEFT", lambda t: left(t.expires_at, now), right=True),
     ]
     return Table(columns, screen).lines(tokens)
+
+
+def key_lines(screen: Screen, keys: Sequence[KeyInfo], now: float) -> Iterator[str]:
+    columns: list[Column[KeyInfo]] = [
+        Column("KEY", lambda k: str(k.key_id)),
+        Column("NAME", lambda k: k.name, least=12),
+        Column("FINGERPRINT", lambda k: k.fingerprint),
+        Column("KIND", lambda k: k.algorithm.removeprefix("ssh-").partition("@")[0], leaves=2),
+        Column("ROLE", lambda k: k.role.label, leaves=4),
+        Column("OWNER", lambda k: k.owner, leaves=3),
+        Column("AGE", lambda k: ago(k.created_at, now), right=True, leaves=1),
+        Column("USED", lambda k: ago(k.last_used_at, now), right=True),
+    ]
+    return Table(columns, screen).lines(keys)
 
 
 def session_lines(screen: Screen, sessions: Sequence[api.SessionInfo], now: float) -> Iterator[str]:

@@ -27,7 +27,7 @@ from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.console import identity_of, url_on_this_machine
-from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, streams, tasks
+from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, ssh, streams, tasks
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
@@ -61,6 +61,7 @@ ANSWERS = [
     *accounts.ANSWERS,
     *audit.ANSWERS,
     *joining.ANSWERS,
+    *ssh.ANSWERS,
 ]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0

@@ -38,6 +38,7 @@ class Ownership(enum.StrEnum):
     TASK_CONTROL = "task_control"  # the task named by `task_id`: its owner, or an operator
     TOKEN = "token"  # the API token named by `token_id`: its owner, or an admin
     SESSION = "session"  # the browser session named by `session_id`: its owner, or an admin
+    KEY = "key"  # the SSH key named by `key_id`: its owner, or an admin
     JOIN = "join"  # a place in the cluster: only a machine that signs with a join token
     NODE = "node"  # the node named by `hostname`: only that runner itself
     HOST = "host"  # only the host this runner joined
@@ -47,7 +48,7 @@ class Ownership(enum.StrEnum):
 class Caller:
     """Somebody whom the edge has identified.
 
-    `user_id` is the account (0: none), `login` the token or session that spoke for it (`token:ID`, `session:ID`),
+    `user_id` is the account (0: none), `login` what spoke for it (`token:ID`, `session:ID`, `key:ID`),
     `address` where the request came from. `own_only` stands when the account is a user's, whatever the token says.
     """
 

@@ -10,6 +10,7 @@ from typing import Any
 from kohakuriver.model.fields import FREE, HOSTNAME, Bounds
 
 PORT = Bounds(least=1, most=65535)
+PORT_OR_NONE = Bounds(least=0, most=65535)
 SECONDS = Bounds(least=0.01, most=86400 * 365)
 HOURS = Bounds(least=1, most=24 * 3650)
 DAYS = Bounds(least=1, most=3650)
@@ -43,6 +44,13 @@ class HostSettings:
 
     host_bind_ip: str = setting("127.0.0.1", "Address the API listens on; 0.0.0.0 for every network.")
     host_port: int = setting(8000, "Port of the API.", bounds=PORT)
+    host_ssh_proxy_port: int = setting(8002, "Port of SSH, on the same address; 0: no SSH.", bounds=PORT_OR_NONE)
+    ssh_token_login_allowed: bool = setting(
+        False, "Whether an API token, typed when SSH asks for it, lets one in; else only keys of accounts do."
+    )
+    ssh_older_clients_allowed: bool = setting(
+        False, "Whether SSH clients without key exchange that is safe from quantum computers may come (OpenSSH < 9.0)."
+    )
     host_reachable_address: str = setting("", "Address by which nodes and people reach this host; empty: found out.")
     shared_dir: str = setting("", "Storage that host and nodes share; empty: there is none.")
     db_file: str = setting("", "The database; empty: `host.db` in the state directory.")

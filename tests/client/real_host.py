@@ -31,6 +31,7 @@ def real_host(folder: Path, **changed: Any) -> Iterator[RealHost]:
     """A running host until the block ends."""
     plain: dict[str, Any] = {
         "host_port": 0,
+        "host_ssh_proxy_port": 0,
         "state_dir": str(folder / "host"),
         "cluster_secret_file": str(folder / "cluster_secret"),
         "auth_enabled": True,

@@ -369,6 +369,7 @@ async def running(folder: Path, clock: Clock | None = None, **settings: Any) -> 
     """A host over a folder; one that ran there before is continued."""
     members: dict[str, Any] = {
         "host_port": 0,
+        "host_ssh_proxy_port": 0,
         "state_dir": str(folder / "host"),
         "cluster_secret_file": str(folder / "secret"),
         "auth_enabled": False,

@@ -24,6 +24,12 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "secret_env": st.dictionaries(st.from_regex(r"[a-z][a-z0-9_.-]{0,8}", fullmatch=True), st.just("v é"), max_size=3),
     "url": st.sampled_from(("http://127.0.0.1:8001", "https://n1.lan:1", "http://[::1]:80")),
 }
+SPECIAL["public_key"] = st.sampled_from(
+    (
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ada@laptop",
+    )
+)
 TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from kohakuriver.client import auth_view as view
-from kohakuriver.client.asking import PASSWORD_STDIN, new_password, password
+from kohakuriver.client.asking import PASSWORD_STDIN, new_password, password, public_key_in
 from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.flags import Spelling, whole_id
 from kohakuriver.client.output import Column, Table
 from kohakuriver.model import auth_api as api
+from kohakuriver.model import ssh_api
 from kohakuriver.model.access import PERSONS
 from kohakuriver.model.errors import BadRequest, NotFound
 from kohakuriver.model.runner_api import Nothing
@@ -134,6 +135,19 @@ def revoke_tokens(order: Order) -> int:
 
 def _id(word: str) -> Any:
     return int(whole_id(word))
+
+
+def show_keys(order: Order, keys: list[ssh_api.KeyInfo]) -> Iterator[str]:
+    return view.key_lines(order.screen, keys, order.clock.now())
+
+
+def add_key(order: Order) -> int:
+    """Let the public key in a file log in over SSH."""
+    request = order.request(order.values() | {"public_key": public_key_in(order.parsed.file)})
+    plain = order.session.ask(ssh_api.KEY_ADD, request)
+    made = order.session.understand(ssh_api.KEY_ADD, plain)
+    order.answer(plain, lambda: order.screen.line(f"{made.name} ({made.fingerprint}) may log in over SSH"))
+    return 0
 
 
 def show_sessions(order: Order, sessions: list[api.SessionInfo]) -> Iterator[str]:
@@ -292,6 +306,30 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
             Flag(("--all",), "All of yours; for admins with --user all of that person."),
         ),
         also=(api.TOKEN_REVOKE,),
+    ),
+    Command("key list", ssh_api.KEY_LIST, show=show_keys, about="Your SSH keys.", spelled=THEIRS),
+    Command(
+        "key add",
+        ssh_api.KEY_ADD,
+        act=add_key,
+        about="Let a public key log in over SSH.",
+        hidden=frozenset({"public_key"}),
+        spelled={"name": Spelling(flag="n")},
+        extra=(
+            Flag(
+                ("file",),
+                "The .pub file, - for standard input; without it the one that ssh would use.",
+                {"nargs": "?", "metavar": "FILE", "default": ""},
+            ),
+        ),
+    ),
+    Command(
+        "key delete",
+        ssh_api.KEY_DELETE,
+        show=show_nothing,
+        about="Take SSH keys away; what they opened ends.",
+        many=True,
+        spelled={"key_id": Spelling(about="Its id.", metavar="KEY", parse=whole_id)},
     ),
     Command("session list", api.SESSION_LIST, show=show_sessions, about="Your sessions in browsers.", spelled=THEIRS),
     Command(

@@ -4,6 +4,7 @@ So it takes microseconds to know a caller, and a token that was revoked is dead 
 """
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from kohakuriver.host.auth import credentials
-from kohakuriver.host.auth.credentials import Kind
-from kohakuriver.host.store import sessions, tokens, users
+from kohakuriver.host.store import sessions, ssh_keys, tokens, users
 from kohakuriver.host.store.sessions import SessionRow
+from kohakuriver.host.store.ssh_keys import KeyRow
 from kohakuriver.host.store.tokens import TokenRow
 from kohakuriver.host.store.users import UserRow
 from kohakuriver.model.access import Caller, Role
@@ -40,33 +41,44 @@ class Known:
     user: UserRow | None
     tokens: tuple[TokenRow, ...]
     sessions: tuple[SessionRow, ...]
+    keys: tuple[KeyRow, ...] = ()
 
     @property
-    def rows(self) -> list[TokenRow | SessionRow]:
-        return [*self.tokens, *self.sessions]
+    def rows(self) -> list[TokenRow | SessionRow | KeyRow]:
+        return [*self.tokens, *self.sessions, *self.keys]
 
 
 @dataclass(slots=True)
 class Login:
-    """One token or session, ready to be recognized; `caller` is whom it made of the last request."""
+    """One token, session or key, ready to be recognized; `caller` is whom it made of the last request."""
 
-    row: TokenRow | SessionRow
+    row: TokenRow | SessionRow | KeyRow
     caller: Caller
     csrf_token: str = ""
     used_at: float | None = None
 
+    @property
+    def expires_at(self) -> float:
+        """When it runs out (UTC unix seconds); a key does not."""
+        return math.inf if isinstance(self.row, KeyRow) else self.row.expires_at
+
 
 @dataclass(slots=True)
 class Accounts:
-    """All accounts, tokens and sessions by id, and all logins that are good by the digests of their secrets."""
+    """All accounts, tokens, sessions and keys by id, and all logins that are good.
+
+    Those with a secret are found by its digest, and each by what a caller says of it (`token:ID`).
+    """
 
     db: Database
     clock: Clock
     users: dict[int, UserRow] = field(default_factory=dict)
     tokens: dict[int, TokenRow] = field(default_factory=dict)
     sessions: dict[int, SessionRow] = field(default_factory=dict)
+    keys: dict[int, KeyRow] = field(default_factory=dict)
     _known: dict[int, Known] = field(default_factory=dict, repr=False)
-    _logins: dict[bytes, Login] = field(default_factory=dict, repr=False)
+    _secret: dict[bytes, Login] = field(default_factory=dict, repr=False)
+    _logins: dict[str, Login] = field(default_factory=dict, repr=False)
     _watched: dict[int, set[tuple[Caller, Cut]]] = field(default_factory=dict)
 
     async def load(self) -> None:
@@ -98,13 +110,23 @@ class Accounts:
 
         Whoever could steer the digest that is looked up could undo SHA3, so the look-up need not take constant time.
         """
-        login = self._logins.get(credentials.digest_of(secret))
-        if login is None or type(login.row) is not kind:
+        login = self._secret.get(credentials.digest_of(secret))
+        if login is None or type(login.row) is not kind or login.expires_at <= self.clock.now():
             return None
-        now = self.clock.now()
-        if login.row.expires_at <= now:
-            return None
-        login.used_at = now
+        return self._used(login, address)
+
+    def holders(self, public_key: str) -> list[Caller]:
+        """Who logs in by this key (`ALGORITHM BASE64`) and may: nobody keeps others from having it, too."""
+        keys = [f"key:{row.key_id}" for row in self.keys.values() if row.public_key == public_key]
+        return [self._logins[login].caller for login in keys if login in self._logins]
+
+    def came(self, caller: Caller, address: str) -> Caller:
+        """Note that somebody has logged in from an address; the caller with it."""
+        login = self._logins.get(caller.login)
+        return self._used(login, address).caller if login else replace(caller, address=address)
+
+    def _used(self, login: Login, address: str) -> Login:
+        login.used_at = self.clock.now()
         if login.caller.address != address:
             login.caller = replace(login.caller, address=address)
         return login
@@ -113,21 +135,20 @@ class Accounts:
         """Whether a caller who was identified before may do as much, and sees as much, as he did then."""
         if not caller.user_id:
             return True
-        row = self.token_of(caller) or self.session_of(caller)
-        login = self._logins.get(row.digest) if row else None
-        if login is None or login.row.expires_at <= self.clock.now():
+        login = self._logins.get(caller.login)
+        if login is None or login.expires_at <= self.clock.now():
             return False
         return login.caller.role >= caller.role and login.caller.sees_all >= caller.sees_all
 
     def token_of(self, caller: Caller) -> TokenRow | None:
         """The API token by which a caller speaks, if it is one."""
-        kind, number = _login_of(caller)
-        return self.tokens.get(number) if kind is Kind.TOKEN else None
+        login = self._logins.get(caller.login)
+        return login.row if login and isinstance(login.row, TokenRow) else None
 
     def session_of(self, caller: Caller) -> SessionRow | None:
         """The browser session by which a caller speaks, if it is one."""
-        kind, number = _login_of(caller)
-        return self.sessions.get(number) if kind is Kind.SESSION else None
+        login = self._logins.get(caller.login)
+        return login.row if login and isinstance(login.row, SessionRow) else None
 
     def named(self, name: str) -> UserRow | None:
         """The account of that name."""
@@ -164,7 +185,8 @@ class Accounts:
             sessions.sweep(tx, now)
             return Changed(None, frozenset(gone | {login.row.user_id for login in used}))
 
-        ends = [row.expires_at for known in self._known.values() for row in known.rows]
+        ends = [token.expires_at for token in self.tokens.values()]
+        ends += [session.expires_at for session in self.sessions.values()]
         if used or any(end <= now for end in ends):
             await self.commit(sweep)
 
@@ -174,49 +196,68 @@ class Accounts:
         if before is not None:
             for token in before.tokens:
                 del self.tokens[token.token_id]
-                self._logins.pop(token.digest, None)
             for session in before.sessions:
                 del self.sessions[session.session_id]
-                self._logins.pop(session.digest, None)
+            for key in before.keys:
+                del self.keys[key.key_id]
+            for row in before.rows:
+                self._forget(row)
             self.users.pop(known.user_id, None)
         if known.user is not None:
             self._known[known.user_id] = known
             self.users[known.user_id] = known.user
             self.tokens |= {row.token_id: row for row in known.tokens}
             self.sessions |= {row.session_id: row for row in known.sessions}
-            if not known.user.disabled:
-                self._logins |= {row.digest: _login(known.user, row) for row in known.rows}
+            self.keys |= {row.key_id: row for row in known.keys}
+            for row in known.rows if not known.user.disabled else ():
+                self._learn(_login(known.user, row))
         for caller, cut in list(self._watched.get(known.user_id, ())):
             if not self.still(caller):
                 cut()
+
+    def _learn(self, login: Login) -> None:
+        self._logins[login.caller.login] = login
+        if not isinstance(login.row, KeyRow):
+            self._secret[login.row.digest] = login
+
+    def _forget(self, row: TokenRow | SessionRow | KeyRow) -> None:
+        self._logins.pop(_name_of(row), None)
+        if not isinstance(row, KeyRow):
+            self._secret.pop(row.digest, None)
 
 
 def _known(tx: sqlite3.Connection, user_id: int) -> Known:
     user = users.find(tx, user_id)
     if user is None:
         return Known(user_id, None, (), ())
-    return Known(user_id, user, tuple(tokens.of_user(tx, user_id)), tuple(sessions.of_user(tx, user_id)))
+    return Known(
+        user_id,
+        user,
+        tuple(tokens.of_user(tx, user_id)),
+        tuple(sessions.of_user(tx, user_id)),
+        tuple(ssh_keys.of_user(tx, user_id)),
+    )
 
 
-def _login(user: UserRow, row: TokenRow | SessionRow) -> Login:
-    """What a token or a session is good for, with what its owner is now."""
-    own_only = user.role is Role.USER
-    if isinstance(row, TokenRow):
-        return Login(
-            row, Caller(user.name, min(user.role, row.role), user.user_id, f"token:{row.token_id}", "", own_only)
-        )
-    caller = Caller(user.name, user.role, user.user_id, f"session:{row.session_id}", "", own_only)
-    return Login(row, caller, credentials.csrf_of(row.digest))
+def _login(user: UserRow, row: TokenRow | SessionRow | KeyRow) -> Login:
+    """What a token, a session or a key is good for, with what its owner is now."""
+    role = user.role if isinstance(row, SessionRow) else min(user.role, row.role)
+    caller = Caller(user.name, role, user.user_id, _name_of(row), "", user.role is Role.USER)
+    return Login(row, caller, credentials.csrf_of(row.digest) if isinstance(row, SessionRow) else "")
+
+
+def _name_of(row: TokenRow | SessionRow | KeyRow) -> str:
+    """What a caller says of how he logged in."""
+    if isinstance(row, KeyRow):
+        return f"key:{row.key_id}"
+    return f"token:{row.token_id}" if isinstance(row, TokenRow) else f"session:{row.session_id}"
 
 
 def _write_down_use(tx: sqlite3.Connection, login: Login) -> None:
     at = login.used_at or 0.0
-    if isinstance(login.row, TokenRow):
+    if isinstance(login.row, KeyRow):
+        ssh_keys.used(tx, login.row.key_id, at)
+    elif isinstance(login.row, TokenRow):
         tokens.used(tx, login.row.token_id, at)
     else:
         sessions.used(tx, login.row.session_id, at)
-
-
-def _login_of(caller: Caller) -> tuple[Kind, int]:
-    kind, _, number = caller.login.partition(":")
-    return (Kind.TOKEN if kind == "token" else Kind.SESSION), int(number or 0)

@@ -116,6 +116,8 @@ class Guard:
             _must_have(host.auth.accounts.tokens.get, caller, asked.token_id, "token")
         elif owns is Ownership.SESSION:
             _must_have(host.auth.accounts.sessions.get, caller, asked.session_id, "session")
+        elif owns is Ownership.KEY:
+            _must_have(host.auth.accounts.keys.get, caller, asked.key_id, "key")
         else:
             raise NotAllowed(f"nobody can own this here ({owns})")
 

@@ -7,7 +7,7 @@ from kohakuriver.host.auth.accounts import Changed
 from kohakuriver.host.auth.credentials import Kind
 from kohakuriver.host.auth.logins import HOUR_SECONDS
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import audit, groups, sessions, tokens, users
+from kohakuriver.host.store import audit, groups, sessions, ssh_keys, tokens, users
 from kohakuriver.host.store import invitations as invitation_rows
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.invitations import InvitationRow
@@ -83,6 +83,7 @@ async def delete_user(host: Host, caller: Caller, asked: api.UserId) -> Nothing:
         users.delete(tx, user.user_id, now)
         _refuse_to_lose_the_last_admin(tx, user)
         tokens.delete_all(tx, user.user_id)
+        ssh_keys.delete_all(tx, user.user_id)
         sessions.delete_others(tx, user.user_id)
         invitation_rows.delete_of(tx, user.name)
         audit.record(tx, caller, Deed("auth.user.delete", f"user:{user.name}"), now)

@@ -185,7 +185,7 @@ async def log_out(host: Host, caller: Caller, asked: Nothing) -> WithSession[Not
 
 async def change_password(host: Host, caller: Caller, asked: api.ChangePassword) -> Nothing:
     auth = host.auth
-    user = _account(host, caller)
+    user = account_of(host, caller)
     taken = auth.attempts.begin(caller.address, user.name)
     stored = await host.db.read(lambda tx: users.password_of(tx, user.name))
     if not await auth.passwords.verify(asked.old_password, stored):
@@ -207,7 +207,7 @@ async def change_password(host: Host, caller: Caller, asked: api.ChangePassword)
     return Nothing()
 
 
-def _account(host: Host, caller: Caller) -> UserRow:
+def account_of(host: Host, caller: Caller) -> UserRow:
     user = host.auth.accounts.users.get(caller.user_id)
     if user is None:
         raise Conflict(f"{caller.name} has no account; log in with one: kohakuriver auth login")
@@ -219,7 +219,7 @@ async def ticket(host: Host, caller: Caller, asked: api.OpenSocket) -> api.Ticke
 
 
 async def list_tokens(host: Host, caller: Caller, asked: api.WhoseLogins) -> list[api.TokenInfo]:
-    whose, now = _whose(host, caller, asked.user), host.clock.now()
+    whose, now = person_meant(host, caller, asked.user), host.clock.now()
     rows = [row for row in host.auth.accounts.tokens.values() if row.user_id == whose.user_id]
     return [
         api.TokenInfo(
@@ -237,10 +237,10 @@ async def list_tokens(host: Host, caller: Caller, asked: api.WhoseLogins) -> lis
     ]
 
 
-def _whose(host: Host, caller: Caller, name: str | None) -> UserRow:
+def person_meant(host: Host, caller: Caller, name: str | None) -> UserRow:
     """The account that is meant: the caller's own, or for admins anybody's; raises NotFound."""
     if name is None:
-        return _account(host, caller)
+        return account_of(host, caller)
     user = host.auth.accounts.named(name)
     if user is None or (user.user_id != caller.user_id and caller.role is not Role.ADMIN):
         raise NotFound(f"user: there is no account {name}")
@@ -248,7 +248,7 @@ def _whose(host: Host, caller: Caller, name: str | None) -> UserRow:
 
 
 async def create_token(host: Host, caller: Caller, asked: api.CreateToken) -> api.CreatedToken:
-    user, now = _account(host, caller), host.clock.now()
+    user, now = account_of(host, caller), host.clock.now()
     role = asked.role or caller.role
     if role > caller.role:
         raise NotAllowed(f"role: you are {caller.role.label} here, so a token of yours cannot be {role.label}")
@@ -284,7 +284,7 @@ async def revoke_token(host: Host, caller: Caller, asked: api.TokenId) -> Nothin
 
 
 async def revoke_all_tokens(host: Host, caller: Caller, asked: api.WhoseLogins) -> api.Ended:
-    whose = _whose(host, caller, asked.user)
+    whose = person_meant(host, caller, asked.user)
 
     def revoke(tx: sqlite3.Connection) -> Changed[int]:
         ended = tokens.delete_all(tx, whose.user_id)
@@ -297,7 +297,7 @@ async def revoke_all_tokens(host: Host, caller: Caller, asked: api.WhoseLogins) 
 
 
 async def list_sessions(host: Host, caller: Caller, asked: api.WhoseLogins) -> list[api.SessionInfo]:
-    whose, now = _whose(host, caller, asked.user), host.clock.now()
+    whose, now = person_meant(host, caller, asked.user), host.clock.now()
     rows = [row for row in host.auth.accounts.sessions.values() if row.user_id == whose.user_id]
     return [
         api.SessionInfo(

@@ -165,4 +165,15 @@ MIGRATIONS = (
         revoked INTEGER NOT NULL,
         joined_at REAL NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE ssh_keys(
+        key_id INTEGER PRIMARY KEY,
+        user_id INTEGER NOT NULL REFERENCES users(user_id),
+        name TEXT NOT NULL,
+        role TEXT NOT NULL,
+        public_key TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        last_used_at REAL,
+        UNIQUE(user_id, public_key));
+    """,
 )

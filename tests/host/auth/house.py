@@ -16,7 +16,8 @@ from kohakuriver.host.auth import credentials, logins
 from kohakuriver.host.auth.accounts import Changed
 from kohakuriver.host.auth.logins import Span
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import groups, users
+from kohakuriver.host.store import groups, ssh_keys, users
+from kohakuriver.host.store.ssh_keys import KeyRow
 from kohakuriver.host.store.users import UserRow
 from kohakuriver.model.access import Role
 from kohakuriver.model.auth_api import Quota
@@ -27,6 +28,7 @@ from kohakuriver.wire.browser import COOKIE, CSRF_HEADER
 
 YEAR_SECONDS = 365 * 86400.0
 PASSWORD = "correct horse battery"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ada@laptop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,18 @@ class House:
         await self.host.auth.accounts.commit(enrol)
         return Person(name, user.user_id, {"Authorization": f"Bearer {new.secret}"}, new.row.token_id)
 
+    async def key(self, person: Person, public_key: str = "") -> int:
+        """The id of an SSH key of his, added behind the host's back; without one any."""
+        key_id = self.host.ids.next()
+        row = KeyRow(key_id, person.user_id, "k", Role.ADMIN, public_key or PUBLIC_KEY.rpartition(" ")[0], 0.0)
+
+        def add(tx: sqlite3.Connection) -> Changed[None]:
+            ssh_keys.insert(tx, row)
+            return Changed(None, frozenset({person.user_id}))
+
+        await self.host.auth.accounts.commit(add)
+        return key_id
+
     async def in_browser(self, person: Person, seconds: float = YEAR_SECONDS) -> Person:
         """The same person with a browser session instead of the token."""
         now = self.host.clock.now()
@@ -164,6 +178,7 @@ def settings_in(folder: Path, **changed: Any) -> HostSettings:
     """Settings of a host with accounts that lives in a folder."""
     plain: dict[str, Any] = {
         "host_port": 0,
+        "host_ssh_proxy_port": 0,
         "state_dir": str(folder / "host"),
         "cluster_secret_file": str(folder / "cluster_secret"),
         "auth_enabled": True,

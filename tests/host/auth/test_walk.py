@@ -19,7 +19,7 @@ from kohakuriver.model.host_api import ROUTES
 from kohakuriver.model.route import Route
 from kohakuriver.system.secrets import load_secret
 from kohakuriver.wire.sign import Request, Signer, SteadyTime
-from tests.host.auth.house import PASSWORD, House, Person, Said, in_house
+from tests.host.auth.house import PASSWORD, PUBLIC_KEY, House, Person, Said, in_house
 
 AnyRoute = Route[Any, Any]
 NODE, FOREIGN_NODE = "alpha", "beta"
@@ -43,10 +43,11 @@ BODY: dict[str, object] = {
     "report": REPORT,
     "hostname": NODE,
     "nonce": "0" * 64,
+    "public_key": PUBLIC_KEY,
 }
 # Of which thing each field of a path is the name, and what keeps others from it.
 OWNED = {"task_id": {Ownership.TASK_READ, Ownership.TASK_CONTROL}, "token_id": {Ownership.TOKEN}}
-OWNED |= {"session_id": {Ownership.SESSION}, "hostname": {Ownership.NODE}}
+OWNED |= {"session_id": {Ownership.SESSION}, "key_id": {Ownership.KEY}, "hostname": {Ownership.NODE}}
 NOBODYS = {"user_id", "invitation_id", "group", "join_id"}  # things of the cluster: operators and admins only
 
 
@@ -57,6 +58,7 @@ class Things:
     owner: Person
     session: Person
     task_id: str
+    key_id: int
 
     def members(self, route: AnyRoute) -> dict[str, object]:
         """A request that is whole, with the smallest members."""
@@ -65,6 +67,7 @@ class Things:
             "task_ids": [self.task_id],
             "token_id": str(self.owner.token_id),
             "session_id": self.session.headers["Cookie"].split("_")[2],
+            "key_id": str(self.key_id),
             "user_id": str(self.owner.user_id),
             "invitation_id": "1",
             "join_id": "1",
@@ -78,7 +81,7 @@ class Things:
 
 async def things_in(house: House, name: str) -> Things:
     owner = await house.person(name, Role.USER)
-    return Things(owner, await house.in_browser(owner), await house.task(owner))
+    return Things(owner, await house.in_browser(owner), await house.task(owner), await house.key(owner))
 
 
 def request_of(route: AnyRoute, members: dict[str, object]) -> tuple[str, object]:
@@ -242,7 +245,7 @@ def _may_touch_what_is_anothers(route: AnyRoute, name: str) -> bool:
         return role is not Role.USER and name not in NEVER_SEES_ALL
     if route.owns is Ownership.TASK_CONTROL:
         return role >= Role.OPERATOR
-    assert route.owns in (Ownership.TOKEN, Ownership.SESSION), f"decide who may touch {route.owns}"
+    assert route.owns in (Ownership.TOKEN, Ownership.SESSION, Ownership.KEY), f"decide who may touch {route.owns}"
     return role is Role.ADMIN
 
 

@@ -75,6 +75,7 @@ def node_calls(hostname: str) -> list[tuple[Any, Any]]:
 def settings_in(folder: Path, **changed: Any) -> HostSettings:
     plain: dict[str, Any] = {
         "host_port": 0,
+        "host_ssh_proxy_port": 0,
         "state_dir": str(folder / "host"),
         "cluster_secret_file": str(folder / "cluster_secret"),
         "auth_enabled": True,
