@@ -83,5 +83,10 @@ def _check(algorithm: str, parts: list[bytes]) -> None:
             raise ValueError(f"RSA of {modulus.bit_length()} bits; at least {LEAST_RSA_BITS} are needed; {MAKE_ONE}")
         if modulus.bit_length() > 16384 or exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64:
             raise ValueError(f"an RSA key that cannot be; {MAKE_ONE}")
-    elif algorithm in (ED25519, HARDWARE_ED25519) and len(parts[1]) != 32 or algorithm == HARDWARE_ECDSA and (parts[1], len(parts[2])) != (b"nistp256", 65):
+    elif (
+        algorithm in (ED25519, HARDWARE_ED25519)
+        and len(parts[1]) != 32
+        or algorithm == HARDWARE_ECDSA
+        and (parts[1], len(parts[2])) != (b"nistp256", 65)
+    ):
         raise ValueError("the key is not whole")
