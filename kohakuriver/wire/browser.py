@@ -97,6 +97,12 @@ def refuse_forged(route: Route[object, object], headers: Mapping[str, str], ambi
         raise NotAllowed(f"a browser session needs the header {CSRF_HEADER}; GET /api/auth/me tells it")
 
 
+def refuse_without_ticket(ambient: Ambient) -> None:
+    """A browser's cookie opens no socket, for it goes along by itself; raises NotAllowed."""
+    if ambient.csrf_token:
+        raise NotAllowed("a browser opens a socket with a ticket: POST /api/auth/tickets, then ?ticket= in its URL")
+
+
 def name_in(host: str) -> str:
     """The name or address in a Host header, in small letters, without port and brackets."""
     name = host.lower()

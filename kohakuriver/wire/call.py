@@ -1,6 +1,8 @@
 """Call a route on another program, and get its typed answer or its typed error."""
 
 import asyncio
+import functools
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ import aiohttp
 from yarl import URL
 
 from kohakuriver.model import codec, errors
-from kohakuriver.model.route import ByteStream, Route
-from kohakuriver.wire import sign
+from kohakuriver.model.route import ByteStream, Channel, Route
+from kohakuriver.wire import raw, sign
+from kohakuriver.wire.refusals import error_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 DEFAULT_TIMEOUT_SECONDS = 10.0
-MESSAGE_CHARACTERS = 4000
 
 
 class NotDelivered(errors.NodeUnreachable):
@@ -40,7 +42,8 @@ class Peer:
 
     def __init__(self, http: aiohttp.ClientSession, base_url: str, signer: sign.Signer, fingerprint: str = "") -> None:
         self._http, self._base_url, self._signer = http, base_url.rstrip("/"), signer
-        self._believes = aiohttp.Fingerprint(bytes.fromhex(fingerprint)) if fingerprint else True
+        self._fingerprint = bytes.fromhex(fingerprint)
+        self._believes = aiohttp.Fingerprint(self._fingerprint) if fingerprint else True
 
     async def call(self, route: Route[Q, R], request: Q, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> R:
         """The typed answer; raises what the peer refused with, NotDelivered, or NodeUnreachable when nobody knows."""
@@ -79,7 +82,36 @@ class Peer:
                 raise self._distrust(answer.status)
             self._raise_or_learn(answer.status, body, last)
 
-    def _prepare(self, route: Route[Q, R], request: Q) -> _Prepared:
+    async def open(self, channel: Channel[Q], request: Q, protocol: str = "") -> raw.RawSocket:
+        """A socket to the peer; raises as `call` does. `protocol` is the one offered, if it matters."""
+        prepared = self._prepare(channel, request)
+        for last in (False, True):
+            headers, nonce = self._signer.sign(_covered(prepared))
+            answered = await self._dial(prepared, headers, protocol)
+            covers = answered.body if answered.socket is None else sign.STREAM
+            mac = {sign.ANSWER_HEADER: answered.headers.get(sign.ANSWER_HEADER.lower(), "")}
+            trusted = self._signer.trusts(mac, nonce, answered.status, covers)
+            if answered.socket is not None:
+                if trusted:
+                    return answered.socket
+                await answered.socket.hang_up()
+            if not trusted:
+                raise self._distrust(answered.status)
+            self._raise_or_learn(answered.status, answered.body, last)
+        raise AssertionError("unreachable")
+
+    async def _dial(self, prepared: _Prepared, headers: dict[str, str], protocol: str) -> raw.Answered:
+        url = prepared.url
+        tls = _context(bool(self._fingerprint)) if url.scheme == "https" else None
+        address = raw.Address(url.host or "", url.port or 0, tls, self._fingerprint)
+        try:
+            return await raw.dial(address, url.raw_path_qs, headers, protocol)
+        except raw.NotConnected as broken:
+            raise NotDelivered(f"{self._base_url}: {broken}") from broken
+        except OSError as broken:
+            raise errors.NodeUnreachable(f"{self._base_url}: {broken or 'no answer in time'}") from broken
+
+    def _prepare(self, route: Route[Q, R] | Channel[Q], request: Q) -> _Prepared:
         path, rest = route.split(codec.encoder(route.takes, compact=True)(request))
         url = URL(self._base_url + path, encoded=True)
         if route.has_body:
@@ -127,10 +159,20 @@ class Peer:
         return errors.NodeUnreachable(f"{self._base_url}: the answer is not signed with our key (status {status})")
 
     def _raise_or_learn(self, status: int, body: bytes, last: bool) -> None:
-        error = _error_of(status, body)
+        error = error_of(status, body)
         if last or not isinstance(error, errors.StaleSignature):
             raise error
         self._signer.learn(str(error.details["audience"]), float(error.details["now"]))
+
+
+@functools.cache
+def _context(is_pinned: bool) -> ssl.SSLContext:
+    """For TLS; a certificate that is known itself needs nobody to vouch for it."""
+    if not is_pinned:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _covered(prepared: _Prepared) -> sign.Request:
@@ -139,12 +181,3 @@ def _covered(prepared: _Prepared) -> sign.Request:
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _error_of(status: int, body: bytes) -> errors.RiverError:
-    try:
-        told = codec.loads(body)["error"]
-        message = str(told["message"])[:MESSAGE_CHARACTERS].replace("\0", "").encode("utf-8", "replace").decode()
-        return errors.from_wire(str(told["code"]), message, told.get("details"))
-    except (errors.BadRequest, KeyError, TypeError, AttributeError):
-        return errors.NodeUnreachable(f"an answer of status {status} that is not ours")

@@ -9,18 +9,19 @@ import json
 import logging
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast, get_origin
+from typing import Any, Generic, Protocol, TypeVar, cast, get_origin
 
 from aiohttp import web
 
 from kohakuriver.model import codec, errors
 from kohakuriver.model.access import Caller, Ownership, Role
-from kohakuriver.model.route import ByteStream, PlainText, Route
+from kohakuriver.model.route import ByteStream, Entry, PlainText, Route
 from kohakuriver.wire import browser, sign
 from kohakuriver.wire.browser import Ambient, KnowsName, WithSession
+from kohakuriver.wire.sockets import GOING_AWAY, Socket
 
 log = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -28,6 +29,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 BODY_TIMEOUT_SECONDS = 30.0
 METHODS = web.AppKey("METHODS", dict[str, list[str]])  # by path, as the table spells it
+SOCKETS = web.AppKey("SOCKETS", set[Socket])  # those that are open
 IDLE_SECONDS = 60.0
 
 
@@ -48,12 +50,16 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request as the edge read it: enough to say who sent it; `session` is the browser's, if it sent one."""
+    """A request as the edge read it: enough to say who sent it.
+
+    `session` is the browser's, if it sent one, `ticket` what it opens a socket with.
+    """
 
     headers: Mapping[str, str]
     remote: str
     signing: sign.Request
     session: str = ""
+    ticket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ Identify = Callable[[Incoming], Identified]
 Handler = Callable[[S, Caller, Q], Awaitable[R]]
 Guard = Callable[[S, Caller, Ownership, Any], Awaitable[None]]
 Watch = Callable[[Caller, Callable[[], None]], AbstractContextManager[None]]
-Refused = Callable[[Route[Any, Any], Caller, errors.RiverError], None]
+Refused = Callable[[Entry, Caller, errors.RiverError], None]
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,19 @@ class Answer(Generic[S]):
 
     route: Route[Any, Any]
     handler: Handler[S, Any, Any]
+
+    def bind(self, edge: "Edge[S]") -> Endpoint:
+        """The whole way of a request behind this edge."""
+        return _endpoint(self, edge)
+
+
+class Bindable(Protocol[S]):
+    """What answers one entry of a table."""
+
+    @property
+    def route(self) -> Entry: ...
+
+    def bind(self, edge: "Edge[S]") -> Endpoint: ...
 
 
 def on(route: Route[Q, R], handler: Handler[S, Q, R | Encoded[R] | WithSession[R]]) -> Answer[S]:
@@ -115,25 +135,32 @@ class Edge(Generic[S]):
     refused: Refused = lambda route, caller, error: None
 
 
-def build_app(routes: Sequence[Route[Any, Any]], answers: Sequence[Answer[S]], edge: Edge[S]) -> web.Application:
+def build_app(entries: Sequence[Entry], answers: Sequence[Bindable[S]], edge: Edge[S]) -> web.Application:
     """An application that answers exactly this table; raises RuntimeError when table and answers differ."""
-    wanted, given = sorted(r.name for r in routes), sorted(a.route.name for a in answers)
+    wanted, given = sorted(e.name for e in entries), sorted(a.route.name for a in answers)
     if wanted != given:
         differ = (Counter(wanted) - Counter(given)) + (Counter(given) - Counter(wanted))
-        raise RuntimeError(f"routes and answers differ: {sorted(differ)}")
+        raise RuntimeError(f"table and answers differ: {sorted(differ)}")
     app = web.Application(middlewares=[_errors_to_json])
-    app[METHODS] = {r.path: sorted(other.method for other in routes if other.path == r.path) for r in routes}
+    app[SOCKETS] = set()
+    app.on_shutdown.append(_close_sockets)
+    app[METHODS] = {e.path: sorted(other.method for other in entries if other.path == e.path) for e in entries}
     for answer in sorted(answers, key=lambda a: "{" in a.route.path):  # fixed paths win over parameters
-        app.router.add_route(answer.route.method, answer.route.path, _endpoint(answer, edge))
+        app.router.add_route(answer.route.method, answer.route.path, answer.bind(edge))
     return app
+
+
+async def _close_sockets(app: web.Application) -> None:
+    sockets = app[SOCKETS]
+    await asyncio.gather(*(socket.close(GOING_AWAY, "the program stops") for socket in tuple(sockets)))
 
 
 def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     route, encode = answer.route, codec.encoder(answer.route.gives)
-    parse = {name: _text_parser(kind) for name, kind in codec.hints_of(route.takes).items()}
+    parse = parsers_of(route)
 
     async def serve(request: web.Request, body: bytes, who: Identified) -> web.StreamResponse:
-        _allow(route, who)
+        allow(route, who)
         asked = codec.decode(route.takes, _members(request, route, body, parse))
         if route.owns is not Ownership.NOTHING:
             await edge.guard(edge.state, who.caller, route.owns, asked)
@@ -155,9 +182,9 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         browser.refuse_other_sites(request)
         body = await _read(request, route.body_limit_bytes) if route.has_body else b""
         try:
-            who = edge.identify(_incoming(request, body))
+            who = edge.identify(incoming_of(request, body))
         except sign.SignAgain as stale:
-            return _refusal(stale, stale.signed)
+            return refusal(stale, stale.signed)
         try:
             if who.ambient is not None:
                 browser.refuse_strange_names(request.host, edge.knows_name)
@@ -167,7 +194,7 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
             return await serve(request, body, who)
         except errors.RiverError as refused:
             edge.refused(route, who.caller, refused)
-            return _refusal(refused, who.signed)
+            return refusal(refused, who.signed)
 
     return endpoint
 
@@ -184,17 +211,19 @@ async def _until_cut(watch: Watch, caller: Caller, work: Awaitable[web.StreamRes
         raise ConnectionResetError("the caller's login has ended") from None
 
 
-def _incoming(request: web.Request, body: bytes) -> Incoming:
+def incoming_of(request: web.Request, body: bytes, ticket: str = "") -> Incoming:
+    """What is known of a request before anybody is known."""
     signing = sign.Request(request.method, request.rel_url.raw_path, request.rel_url.raw_query_string, body)
-    return Incoming(request.headers, request.remote or "", signing, browser.session_of(request))
+    return Incoming(request.headers, request.remote or "", signing, browser.session_of(request), ticket)
 
 
-def _allow(route: Route[Any, Any], who: Identified) -> None:
-    if who.caller.may(route.needs):
+def allow(entry: Entry, who: Identified) -> None:
+    """Raises NotLoggedIn or NotAllowed when the role does not suffice."""
+    if who.caller.may(entry.needs):
         return
     if who.caller.role is Role.ANONY:
         raise errors.NotLoggedIn(who.hint)
-    raise errors.NotAllowed(f"this needs the role {route.needs.label}; you are {who.caller.role.label}")
+    raise errors.NotAllowed(f"this needs the role {entry.needs.label}; you are {who.caller.role.label}")
 
 
 async def _read(request: web.Request, limit_bytes: int) -> bytes:
@@ -222,13 +251,26 @@ def _members(
     if type(members) is not dict:
         raise errors.BadRequest("body: expected an object")
     texts = [*request.match_info.items(), *request.query.items()]
+    for name, _ in texts:
+        if route.has_body and name not in route.path_fields:
+            raise errors.BadRequest(f"{name[:100]}: belongs into the body, not into the query")
+    return members_in(texts, parse, cast(dict[str, Any], members))
+
+
+def members_in(
+    texts: Iterable[tuple[str, str]], parse: Mapping[str, Callable[[str], Any]], members: dict[str, Any]
+) -> dict[str, Any]:
+    """Add what stands in path and query to the members; raises BadRequest for what is given twice."""
     for name, text in texts:
         if name in members:
             raise errors.BadRequest(f"{name[:100]}: given twice")
-        if route.has_body and name not in route.path_fields:
-            raise errors.BadRequest(f"{name[:100]}: belongs into the body, not into the query")
         members[name] = parse[name](text) if name in parse else text
-    return cast(dict[str, Any], members)
+    return members
+
+
+def parsers_of(entry: Entry) -> dict[str, Callable[[str], Any]]:
+    """How each member is read from a path or a query."""
+    return {name: _text_parser(kind) for name, kind in codec.hints_of(entry.takes).items()}
 
 
 def _text_parser(kind: Any) -> Callable[[str], Any]:
@@ -259,7 +301,8 @@ def _json(text: str, status: int, signed: sign.Signed | None) -> web.Response:
     return answer
 
 
-def _refusal(error: errors.RiverError, signed: sign.Signed | None) -> web.Response:
+def refusal(error: errors.RiverError, signed: sign.Signed | None) -> web.Response:
+    """The answer that tells an error."""
     answer = _error(error.status, error.code, str(error), error.details, signed)
     if "retry_after_seconds" in error.details:
         answer.headers["Retry-After"] = str(error.details["retry_after_seconds"])
@@ -291,7 +334,7 @@ async def _errors_to_json(
     try:
         return await handler(request)
     except errors.RiverError as refused:
-        return _refusal(refused, None)
+        return refusal(refused, None)
     except web.HTTPNotFound:
         return _error(404, errors.NotFound.code, f"there is nothing at {codec.shown(request.path)}")
     except web.HTTPMethodNotAllowed as refused:

@@ -16,7 +16,7 @@ from kohakuriver.host.store.tokens import TokenRow
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound, NotLoggedIn, RiverError
-from kohakuriver.model.route import Route
+from kohakuriver.model.route import Entry
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.wire.browser import Ambient, KnowsName
 from kohakuriver.wire.joining import CONSOLE, join_id_of
@@ -33,9 +33,9 @@ MOST_OWNERS = 10_000
 def edge_of(host: Host, verifier: Verifier) -> Edge[Host]:
     """The edge of a host."""
 
-    def note_refusal(route: Route[Any, Any], caller: Caller, error: RiverError) -> None:
+    def note_refusal(entry: Entry, caller: Caller, error: RiverError) -> None:
         if isinstance(error, NotAllowed) and caller.role is not Role.ANONY:
-            host.auth.notes.add(caller, Deed(route.name, "", str(error), REFUSED))
+            host.auth.notes.add(caller, Deed(entry.name, "", str(error), REFUSED))
 
     return Edge(
         host,
@@ -56,11 +56,19 @@ def identifier(verifier: Verifier, auth: Auth) -> Identify:
             signed = verifier.verify(header, incoming.signing)
             role = Role.ADMIN if signed.name == CONSOLE else Role.NODE
             return Identified(Caller(signed.name, role, address=incoming.remote), signed)
+        if incoming.ticket:
+            return _bearer(auth, incoming)
         if not auth.enabled:
             return Identified(Caller(LOCAL, Role.ADMIN, address=incoming.remote), ambient=Ambient())
         return _person(auth, incoming)
 
     return identify
+
+
+def _bearer(auth: Auth, incoming: Incoming) -> Identified:
+    """A browser that opens a socket; it comes to an address of ours, as with all that it sends by itself."""
+    caller = auth.tickets.redeem(incoming.ticket, incoming.signing.path)
+    return Identified(caller or _nobody(incoming), ambient=Ambient(), hint="this ticket is not good (any more)")
 
 
 def _person(auth: Auth, incoming: Incoming) -> Identified:

@@ -1,0 +1,286 @@
+"""Bind the channels of a table: one request becomes a socket, behind the same edge as every route.
+
+In order: identify, allow, decode, guard, hand over. Whatever is wrong before the handler has opened the socket is an
+ordinary HTTP refusal; afterwards it is a close code. A handler may be cancelled once its peer is gone, and is when its
+caller may no longer do what he does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from aiohttp import WSMsgType, hdrs, web
+
+from kohakuriver.model import codec, errors
+from kohakuriver.model.access import Caller, Ownership
+from kohakuriver.model.route import Channel
+from kohakuriver.wire import browser, sign
+from kohakuriver.wire.raw import BUFFER_BYTES, PROTOCOL_HEADER, UPGRADE, RawSocket
+from kohakuriver.wire.serve import (
+    SOCKETS,
+    Edge,
+    Endpoint,
+    Identified,
+    allow,
+    incoming_of,
+    members_in,
+    parsers_of,
+    refusal,
+)
+from kohakuriver.wire.sockets import (
+    GOING_AWAY,
+    LOGIN_ENDED,
+    LOST,
+    MAX_MESSAGE_BYTES,
+    NORMAL,
+    Message,
+    Socket,
+    closing_of,
+)
+
+log = logging.getLogger(__name__)
+S = TypeVar("S")
+Q = TypeVar("Q")
+PING_SECONDS = 15.0
+TICKET = "ticket"
+ChannelHandler = Callable[[S, Caller, Q, Socket], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class ChannelAnswer(Generic[S]):
+    """A channel and the function that serves it; `on_channel` makes one, type-checked."""
+
+    route: Channel[Any]
+    handler: ChannelHandler[S, Any]
+
+    def bind(self, edge: Edge[S]) -> Endpoint:
+        """The whole way of a request behind this edge."""
+        return _endpoint(self, edge)
+
+
+def on_channel(channel: Channel[Q], handler: ChannelHandler[S, Q]) -> ChannelAnswer[S]:
+    """Serve a channel; the socket is closed when the handler returns."""
+    return ChannelAnswer(channel, handler)
+
+
+class ServerSocket(Socket):
+    """The server's end: a WebSocket or a raw one, whichever was asked for; it opens when it is first used."""
+
+    def __init__(self, request: web.Request, signed: sign.Signed | None) -> None:
+        offered = request.headers.get(PROTOCOL_HEADER, "")
+        self.offers: Sequence[str] = tuple(word.strip() for word in offered.split(",") if word.strip())
+        self.protocol = ""
+        self.close_code, self.close_reason = LOST, ""
+        self._request, self._signed = request, signed
+        self._inner: Socket | None = None
+        self.response: web.StreamResponse | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._inner is not None
+
+    @property
+    def carrier(self) -> Socket:
+        return self._inner or self
+
+    async def open(self, protocol: str = "") -> None:
+        if self._inner is not None:
+            return
+        self.protocol = protocol
+        headers = {}
+        if self._signed:
+            mac = sign.answer_mac(self._signed.key, self._signed.nonce, 101, sign.STREAM)
+            headers[sign.ANSWER_HEADER] = mac
+        if self._request.headers.get(hdrs.UPGRADE, "").lower() == UPGRADE:
+            self.response = _Taken(self._request, headers, protocol)
+            self._inner = self.response.socket
+        else:
+            ws = web.WebSocketResponse(
+                heartbeat=PING_SECONDS,
+                compress=False,
+                max_msg_size=MAX_MESSAGE_BYTES,
+                protocols=(protocol,) if protocol else (),
+            )
+            ws.headers.update(headers)
+            self.response, self._inner = ws, _WebSocket(ws)
+            await ws.prepare(self._request)
+        self._request.app[SOCKETS].add(self)
+
+    async def receive(self) -> Message | None:
+        message = await (await self._opened()).receive()
+        if message is None and self._inner is not None and self.close_code == LOST:
+            self.close_code, self.close_reason = (self._inner.close_code, self._inner.close_reason)
+        return message
+
+    async def send(self, message: Message) -> None:
+        await (await self._opened()).send(message)
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        if self._inner is not None:
+            await self._inner.close(code, reason)
+
+    async def hang_up(self) -> None:
+        if self._inner is not None:
+            await self._inner.hang_up()
+
+    async def release(self) -> None:
+        """Give the connection back to the server, closed."""
+        self._request.app[SOCKETS].discard(self)
+        if isinstance(self.response, _Taken):
+            self.response.give_back()
+
+    async def _opened(self) -> Socket:
+        await self.open(self.protocol)
+        assert self._inner is not None
+        return self._inner
+
+
+class _WebSocket(Socket):
+    """A WebSocket of aiohttp (RFC 6455); pings find a peer that is gone without a word."""
+
+    def __init__(self, ws: web.WebSocketResponse) -> None:
+        self.offers: Sequence[str] = ()
+        self.protocol = ""
+        self.close_code, self.close_reason = LOST, ""
+        self._ws = ws
+
+    async def open(self, protocol: str = "") -> None:
+        """It is open."""
+
+    async def receive(self) -> Message | None:
+        heard = await self._ws.receive()
+        if heard.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            message: Message = heard.data
+            return message
+        if heard.type is WSMsgType.CLOSE:
+            self.close_code, self.close_reason = (heard.data or NORMAL, str(heard.extra or ""))
+        return None
+
+    async def send(self, message: Message) -> None:
+        if self._ws.closed:
+            raise ConnectionResetError("the socket is closed")
+        if isinstance(message, str):
+            await self._ws.send_str(message)
+        else:
+            await self._ws.send_bytes(message)
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        with suppress(ConnectionResetError):
+            await self._ws.close(code=code, message=reason.encode()[:123])
+
+    async def hang_up(self) -> None:
+        await self.close(GOING_AWAY)
+
+
+class _TakenProtocol(asyncio.StreamReaderProtocol):
+    """Stands in for the server's protocol on a connection that was taken over; remembers whether it was lost."""
+
+    lost = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        super().connection_lost(exc)
+
+
+class _Taken(web.StreamResponse):
+    """The answer that turns a connection into records; the server has nothing left to write."""
+
+    def __init__(self, request: web.Request, headers: dict[str, str], protocol: str) -> None:
+        super().__init__(status=101)
+        self._server, transport = request.protocol, request.transport
+        if transport is None:
+            raise ConnectionResetError("the caller is gone")
+        self._transport = transport
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=BUFFER_BYTES // 2, loop=loop)
+        self._protocol = _TakenProtocol(reader, loop=loop)
+        transport.set_protocol(self._protocol)
+        self._protocol.connection_made(transport)
+        writer = asyncio.StreamWriter(transport, self._protocol, reader, loop)
+        lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {UPGRADE}"]
+        lines += [f"{PROTOCOL_HEADER}: {protocol}"] if protocol else []
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join((*lines, "", "")).encode("latin-1"))
+        self.socket = RawSocket(reader, writer, protocol)
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """The head is written."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The socket says itself when it ends."""
+
+    def give_back(self) -> None:
+        """Let the server know that the connection is over."""
+        if self._protocol.lost:
+            asyncio.get_running_loop().call_soon(self._server.connection_lost, None)
+        else:
+            self._transport.set_protocol(self._server)
+            self._server.force_close()
+
+
+def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
+    channel, parse = answer.route, parsers_of(answer.route)
+
+    async def decoded(request: web.Request, who: Identified) -> Any:
+        if who.ambient is not None:
+            browser.refuse_strange_names(request.host, edge.knows_name)
+            browser.refuse_without_ticket(who.ambient)
+        allow(channel, who)
+        query = ((name, text) for name, text in request.query.items() if name != TICKET)
+        asked = codec.decode(channel.takes, members_in((*request.match_info.items(), *query), parse, {}))
+        if channel.owns is not Ownership.NOTHING:
+            await edge.guard(edge.state, who.caller, channel.owns, asked)
+        _must_ask_for_a_socket(request)
+        return asked
+
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        browser.refuse_other_sites(request)
+        try:
+            who = edge.identify(incoming_of(request, b"", request.query.get(TICKET, "")))
+        except sign.SignAgain as stale:
+            return refusal(stale, stale.signed)
+        socket = ServerSocket(request, who.signed)
+        try:
+            asked = await decoded(request, who)
+            await _until_cut(edge, who.caller, socket, answer.handler(edge.state, who.caller, asked, socket))
+        except errors.RiverError as refused:
+            edge.refused(channel, who.caller, refused)
+            if not socket.is_open:
+                return refusal(refused, who.signed)
+            await socket.close(*closing_of(refused))
+        except ConnectionResetError:
+            log.debug("a socket broke channel=%s", channel.name)
+        finally:
+            await socket.close()
+            await socket.release()
+        return socket.response or refusal(errors.NodeUnreachable("the socket was never opened"), who.signed)
+
+    return endpoint
+
+
+async def _until_cut(edge: Edge[S], caller: Caller, socket: ServerSocket, work: Awaitable[None]) -> None:
+    """Serve until the work is done, or the caller may no longer have it: then say so and end."""
+    try:
+        async with asyncio.timeout(None) as scope:
+
+            def cut() -> None:
+                socket.close_code, socket.close_reason = (LOGIN_ENDED, "the login has ended")
+                scope.reschedule(0.0)
+
+            with edge.watch(caller, cut):
+                await work
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        ended = errors.NotLoggedIn("the login has ended")
+        if not socket.is_open:
+            raise ended from None
+        await socket.close(LOGIN_ENDED, closing_of(ended)[1])
+
+
+def _must_ask_for_a_socket(request: web.Request) -> None:
+    if request.headers.get(hdrs.UPGRADE, "").lower() not in ("websocket", UPGRADE):
+        raise errors.BadRequest("this is a socket: open it as a WebSocket")
