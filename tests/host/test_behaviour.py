@@ -4,6 +4,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from kohakuriver.host.background import dispatch
 from kohakuriver.host.services.task_scheduler import ABSENCE_GRACE_SECONDS
 from kohakuriver.model.report import State
 from kohakuriver.model.runner_api import Execute, Kill
@@ -236,6 +239,20 @@ def test_a_node_that_comes_back_gets_work_again(tmp_path: Path) -> None:
         assert (await house.task(task_id))["status"] == "pending"
         await runner.heartbeat()
         await house.becomes(task_id, "completed")
+
+    play(tmp_path, script)
+
+
+def test_what_can_never_run_keeps_nothing_behind_it_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "QUEUE_LIMIT", 5)
+
+    async def script(house: House) -> None:
+        await house.runner()
+        impossible = [await house.submit("true", required_cores=1000, priority=1) for _ in range(9)]
+        await house.becomes(await house.submit("true"), "completed")
+        assert "no registered node can ever run it" in (await house.task(impossible[0]))["reason"]
 
     play(tmp_path, script)
 

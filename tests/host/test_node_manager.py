@@ -21,6 +21,7 @@ from kohakuriver.host.services.node_manager import (
     get_node_available_gpus,
     get_node_available_memory,
     place,
+    within_reach,
 )
 from kohakuriver.host.store.tasks import Queued
 from kohakuriver.model.codec import Snowflake
@@ -310,6 +311,14 @@ def test_a_task_holds_no_node_that_turned_it_away() -> None:
 def test_a_task_holds_no_node_that_is_closed_or_too_small_for_it() -> None:
     nodes = nodes_of(node("alpha", 8), node("beta", 64, closed="offline"))
     assert _ids(place([task(10, cores=32), task(11, cores=8)], nodes, {})) == {11}
+
+
+def test_what_can_never_run_hides_nobody_however_much_of_it_waits() -> None:
+    nodes = nodes_of(node("alpha", 8), node("beta", 64, closed="offline"))
+    hopeless = [task(n, cores=65 + n % 7) for n in range(1, 500)] + [task(500, target="gone"), task(501, gpus="[3]")]
+    possible = [task(600, cores=64), task(601), task(602, target="beta"), task(603), task(604)]
+    assert [t.task_id for t in within_reach([*hopeless, *possible], nodes, 4)] == [600, 601, 602, 603]
+    assert [t.task_id for t in within_reach(hopeless, {}, 4)] == [1, 2, 3, 4], "any node may come"
 
 
 # --- nobody starves ------------------------------------------------------------------------------------------------------

@@ -1,12 +1,20 @@
 """The one dispatch: places what waits, and sends runners what rows want and reports do not yet confirm."""
 
+import itertools
 import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kohakuriver.host.services.node_manager import NodeResources, Placement, demand_of, explain, place
+from kohakuriver.host.services.node_manager import (
+    NodeResources,
+    Placement,
+    demand_of,
+    explain,
+    place,
+    within_reach,
+)
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry, resources_of
 from kohakuriver.host.services.quotas import allowance_of
 from kohakuriver.host.services.task_scheduler import Avoided, TaskScheduler
@@ -21,7 +29,8 @@ from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.sqlite import Database
 
 log = logging.getLogger(__name__)
-QUEUE_LIMIT = 10_000  # how far one pass looks down the queue
+QUEUE_LIMIT = 10_000  # how many one pass looks at of those that some node could run
+QUEUE_DEPTH = 10 * QUEUE_LIMIT  # how far down the queue it looks for them
 PASS_LIMIT = 128  # placements in one transaction; the next pass follows at once
 ORDERS_LIMIT = 256  # orders under way at once
 LONG_PASS_SECONDS = 0.005  # a longer pass, under a long queue, is followed by a rest: others write too
@@ -69,14 +78,16 @@ class Dispatch:
 
     def _place(self, tx: sqlite3.Connection, known: Sequence[LiveNode], avoid: Avoided) -> int:
         """Works on the store's thread, so what the event loop changes is handed in; gives how many were placed."""
-        queue = tasks.queued(tx, QUEUE_LIMIT)
-        if not queue:
+        queue = tasks.queued(tx, QUEUE_DEPTH)
+        first = next(queue, None)
+        if first is None:
             self.waits = {}
             return 0
         nodes, now = resources_of(known, self._live(tx)), self.clock.now()
         held = {node.claim.claimant: node.hostname for node in self.seen.values() if node.claim}
         allowance = allowance_of(tx)
-        made = place(queue, nodes, avoid, held, PASS_LIMIT, quotas=allowance)
+        possible = within_reach(itertools.chain([first], queue), nodes, QUEUE_LIMIT)
+        made = place(possible, nodes, avoid, held, PASS_LIMIT, quotas=allowance)
         for placement in made:
             task = tasks.get(tx, placement.task_id)
             tasks.move(tx, task, Change(Event.PLACED, _placed(task, placement)), now)

@@ -4,10 +4,10 @@ A task that does not fit claims the node where it will fit soonest: what comes b
 only what the claimant leaves over even when it runs. So nothing small starves something big, and other nodes stay open.
 """
 
+import bisect
 import functools
-import heapq
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -161,6 +161,20 @@ def explain(demand: Demand, nodes: Mapping[str, NodeResources], refused: Mapping
     return "\n".join(lines)
 
 
+def within_reach(queue: Iterable[Queued], nodes: Mapping[str, NodeResources], most: int) -> Iterator[Queued]:
+    """The head of the queue without what no node can ever run: however much of that waits, it hides nobody."""
+    fits: dict[Demand, bool] = {}
+    for task in queue:
+        demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
+        if demand not in fits:
+            fits[demand] = not nodes or any(not never_fits(demand, node) for node in _asked(demand, nodes, ()))
+        if fits[demand]:
+            yield task
+            most -= 1
+            if most == 0:
+                return
+
+
 def place(
     queue: Iterable[Queued],
     nodes: Mapping[str, NodeResources],
@@ -176,8 +190,7 @@ def place(
     in the pass before: it keeps that one, or it would wait here and there without end. Ends after `limit` placements.
     A task that `quotas` refuses is passed over, and holds no node.
     """
-    heap = [(-get_node_available_cores(node), name) for name, node in sorted(nodes.items()) if not node.closed]
-    heapq.heapify(heap)
+    ranking = sorted(_standing(node) for node in nodes.values() if not node.closed)
     made: list[Placement] = []
     blocked: set[Demand] = set()
     for task in queue:
@@ -185,45 +198,41 @@ def place(
         avoid = shunned.get(task.task_id, ())
         if (demand in blocked and not avoid) or (quotas and quotas.refuses(task, demand)):
             continue
-        node = _best(demand, nodes, heap, avoid)
+        node = _best(demand, nodes, ranking, avoid)
         if node is None:
             if not avoid:
                 blocked.add(demand)
             _claim(task, demand, _asked(demand, nodes, avoid), held)
             continue
+        del ranking[bisect.bisect_left(ranking, _standing(node))]
         made.append(_give(task, demand, node))
+        bisect.insort(ranking, _standing(node))
         if quotas:
             quotas.take(task, demand)
-        heapq.heappush(heap, (-get_node_available_cores(node), node.hostname))
         if len(made) >= limit:
             break
     return made
 
 
+def _standing(node: NodeResources) -> tuple[int, str]:
+    """What puts the node with most free cores first."""
+    return -get_node_available_cores(node), node.hostname
+
+
 def _best(
-    demand: Demand, nodes: Mapping[str, NodeResources], heap: list[tuple[int, str]], avoid: Collection[str]
+    demand: Demand, nodes: Mapping[str, NodeResources], ranking: Sequence[tuple[int, str]], avoid: Collection[str]
 ) -> NodeResources | None:
     if demand.hostname is not None:
         node = nodes.get(demand.hostname)
         return node if node and demand.hostname not in avoid and _fits_beside_claim(demand, node) else None
-    passed: list[tuple[int, str]] = []
-    found = None
-    while heap:
-        entry = heapq.heappop(heap)
-        node = nodes[entry[1]]
-        if -entry[0] != get_node_available_cores(node):
-            continue  # an old entry: the node was given away since, and a newer one is in the heap
-        if -entry[0] < demand.cores:
-            passed.append(entry)
+    for less_cores, hostname in ranking:
+        if -less_cores < demand.cores:
             break  # all further ones have fewer cores still
+        node = nodes[hostname]
         has_gpus = demand.gpus <= len(node.gpus) - len(node.gpus_taken)  # what most often is not there, looked at first
-        if has_gpus and entry[1] not in avoid and _fits_beside_claim(demand, node):
-            found = node
-            break
-        passed.append(entry)
-    for entry in passed:
-        heapq.heappush(heap, entry)
-    return found
+        if has_gpus and hostname not in avoid and _fits_beside_claim(demand, node):
+            return node
+    return None
 
 
 def _fits_beside_claim(demand: Demand, node: NodeResources) -> bool:

@@ -1,7 +1,7 @@
 """Rows of tasks and of their history; the only place that spells their SQL."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -150,11 +150,11 @@ def last_id(tx: sqlite3.Connection) -> int:
     return int(tx.execute("SELECT coalesce(max(task_id), 0) FROM tasks").fetchone()[0])
 
 
-def queued(tx: sqlite3.Connection, limit: int) -> list[Queued]:
-    """The head of the queue: priority, then submit order."""
+def queued(tx: sqlite3.Connection, limit: int) -> Iterator[Queued]:
+    """The head of the queue, read as it is asked for: priority, then submit order."""
     query = """SELECT task_id, priority, cores, memory_bytes, gpus, target, owner FROM tasks INDEXED BY tasks_queued
                WHERE status = 'pending' ORDER BY priority DESC, task_id LIMIT ?"""
-    return [Queued(*row) for row in tx.execute(query, (limit,))]
+    return (Queued(*row) for row in tx.execute(query, (limit,)))
 
 
 def waiting_for_approval(tx: sqlite3.Connection, limit: int) -> list[Task]:
