@@ -1,12 +1,12 @@
 """The house keeps its shape: layers, homes of third-party modules, sizes, names."""
 
 import ast
+import functools
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = TOP / "kohakuriver"
@@ -63,147 +63,216 @@ NOT_IN_MODEL = {
 }
 
 
+@dataclass(frozen=True)
+class Function:
+    """A function as the rules see it; a method's `self` does not count."""
+
+    name: str
+    line: int
+    length: int
+    positional: int
+    parameters: int
+    is_annotated: bool
+
+
+@dataclass(frozen=True)
+class File:
+    """What the rules ask of a file, so that each is read once; lists go with the line of each."""
+
+    place: str
+    lines: int
+    docstring: str
+    imports: list[tuple[int, str]]
+    attributes: list[tuple[int, str]]
+    calls: list[tuple[int, str]]
+    caught: list[tuple[int, set[str]]]
+    global_lines: list[int]
+    functions: list[Function]
+
+
+def dotted(node: ast.expr | None) -> str:
+    """`name` or `module.name`; empty for anything else."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def imports_of(node: ast.AST) -> list[tuple[int, str]]:
+    """Line and dotted name of what a statement imports."""
+    if isinstance(node, ast.Import):
+        return [(node.lineno, name.name) for name in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(node.lineno, f"{'.' * node.level}{node.module}.{name.name}") for name in node.names]
+    return []
+
+
+def caught_by(node: ast.ExceptHandler) -> set[str]:
+    return {dotted(part) for part in ast.walk(node.type) if isinstance(part, ast.expr)} if node.type else {"everything"}
+
+
+def function_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Function:
+    asked = node.args
+    positional = [a.arg for a in (*asked.posonlyargs, *asked.args) if a.arg not in ("self", "cls")]
+    length = (node.end_lineno or node.lineno) - node.lineno + 1
+    parameters = len(positional) + len(asked.kwonlyargs)
+    return Function(node.name, node.lineno, length, len(positional), parameters, node.returns is not None)
+
+
+@functools.cache
+def file_of(path: Path) -> File:
+    text = path.read_text("utf-8")
+    tree = ast.parse(text, str(path))
+    nodes = list(ast.walk(tree))
+    return File(
+        place=place_of(path),
+        lines=text.count("\n"),
+        docstring=ast.get_docstring(tree) or "",
+        imports=[found for node in nodes for found in imports_of(node)],
+        attributes=[(node.lineno, node.attr) for node in nodes if isinstance(node, ast.Attribute)],
+        calls=[(node.lineno, dotted(node.func)) for node in nodes if isinstance(node, ast.Call)],
+        caught=[(node.lineno, caught_by(node)) for node in nodes if isinstance(node, ast.ExceptHandler)],
+        global_lines=[node.lineno for node in nodes if isinstance(node, ast.Global)],
+        functions=[function_of(node) for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))],
+    )
+
+
 def place_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else TOP))
 
 
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), str(path))
+def at_home(file: File, homes: set[str]) -> bool:
+    return any(file.place == home or (home.endswith("/") and file.place.startswith(home)) for home in homes)
 
 
-def functions_of(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+def hold(broken: Iterable[str]) -> None:
+    """Fail with every place that breaks a rule."""
+    told = "\n".join(broken)
+    assert not told, f"\n{told}"
 
 
-def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    return (node.end_lineno or node.lineno) - node.lineno + 1
+SOURCE_FILES = [file_of(path) for path in SOURCES]
+ALL_FILES = [file_of(path) for path in EVERY_FILE]
 
 
-def imports_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of everything a file imports, also inside functions."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, name.name) for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{place_of(path)}:{node.lineno}: a relative import"
-            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
+def test_a_room_looks_only_down() -> None:
+    def broken(file: File) -> Iterable[str]:
+        home = file.place.partition("/")[0]
+        if "/" not in file.place:
+            if home not in TOP_FILES:
+                yield f"{file.place} stands in no room"
+            return
+        for line, name in file.imports:
+            package, room, *_ = [*name.split("."), "", ""]
+            if package == "kohakuriver" and room in LAYERS and room not in LAYERS[home]:
+                yield f"{file.place}:{line}: {home}/ reaches into {room}/"
+            elif package == "kohakuriver" and room not in (*LAYERS, "", "__version__", LAUNCHER):
+                yield f"{file.place}:{line}: imports {name}"
+
+    hold(told for file in SOURCE_FILES for told in broken(file))
 
 
-def at_home(place: str, homes: set[str]) -> bool:
-    return any(place == home or (home.endswith("/") and place.startswith(home)) for home in homes)
+def test_imports_say_the_whole_name() -> None:
+    hold(f"{file.place}:{line}: {name}" for file in SOURCE_FILES for line, name in file.imports if name.startswith("."))
 
 
-def each(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", paths, ids=[str(path.relative_to(TOP)) for path in paths])
-
-
-@each(SOURCES)
-def test_a_room_looks_only_down(path: Path) -> None:
-    place = path.relative_to(PACKAGE)
-    if len(place.parts) == 1:
-        assert place.name in TOP_FILES, f"{place} stands in no room"
-        return
-    allowed = LAYERS[place.parts[0]]
-    for line, name in imports_of(path):
-        package, room, *_ = [*name.split("."), "", ""]
-        if package == "kohakuriver" and room in LAYERS:
-            assert room in allowed, f"{place}:{line}: {place.parts[0]}/ reaches into {room}/"
-        elif package == "kohakuriver":
-            assert room in ("", "__version__", LAUNCHER), f"{place}:{line}: imports {name}"
-
-
-@each(SOURCES)
-def test_modules_that_touch_the_world_stay_at_home(path: Path) -> None:
-    place = place_of(path)
-    for line, name in imports_of(path):
-        homes = HOMES.get(name.partition(".")[0])
-        assert homes is None or at_home(place, homes), f"{place}:{line}: imports {name}"
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            called = ast.unparse(node.func)
-            assert called not in CALLS or at_home(place, CALLS[called]), f"{place}:{node.lineno}: calls {called}"
-
-
-@each([path for path in SOURCES if path.is_relative_to(PACKAGE / "model")])
-def test_the_vocabulary_is_standard_library_without_io(path: Path) -> None:
-    for line, name in imports_of(path):
-        package = name.partition(".")[0]
-        assert package == "kohakuriver" or package in sys.stdlib_module_names, f"{path.name}:{line}: {name}"
-        assert package not in NOT_IN_MODEL and name.rpartition(".")[0] not in NOT_IN_MODEL, (
-            f"{path.name}:{line}: {name}"
-        )
-    called = {
-        node.func.id
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not called & {"open", "print", "input", "exec", "eval"}
-
-
-@each(SOURCES)
-def test_everything_is_caught_in_two_places_only(path: Path) -> None:
-    place = place_of(path)
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.ExceptHandler) and place not in MAY_CATCH_EVERYTHING:
-            caught = {ast.unparse(part) for part in ast.walk(node.type)} if node.type else {"everything"}
-            assert not caught & {"Exception", "BaseException", "everything"}, f"{place}:{node.lineno}"
-
-
-@each(SOURCES)
-def test_background_work_is_started_by_the_supervisor_only(path: Path) -> None:
-    place = place_of(path)
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future"):
-            assert place in MAY_CREATE_TASKS, f"{place}:{node.lineno}: {node.attr} outside the supervisor"
-
-
-@each(EVERY_FILE)
-def test_no_module_variable_is_changed_from_a_function(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        assert not isinstance(node, ast.Global), f"{place_of(path)}:{node.lineno}: global {', '.join(node.names)}"
-
-
-@each(EVERY_FILE)
-def test_a_file_says_what_it_is_for_and_has_a_name_that_says_it_too(path: Path) -> None:
-    text = path.read_text("utf-8")
-    assert path.stem not in VAGUE and not set(path.relative_to(TOP).parts) & VAGUE
-    if text.strip():
-        told = ast.get_docstring(tree_of(path)) or ""
-        assert told and told.split("\n\n")[0].rstrip().endswith((".", "?", ":")), (
-            f"{place_of(path)} does not say what it is for"
+def test_modules_that_touch_the_world_stay_at_home() -> None:
+    def strays(file: File, uses: list[tuple[int, str]], homes: Mapping[str, set[str]]) -> Iterable[str]:
+        return (
+            f"{file.place}:{line}: {name}" for line, name in uses if name in homes and not at_home(file, homes[name])
         )
 
-
-@each([path for path in EVERY_FILE if path != TOP / "build.py"])  # the one developer tool is one file
-def test_a_file_is_not_too_long(path: Path) -> None:
-    assert path.read_text("utf-8").count("\n") <= MAX_FILE_LINES
-
-
-@each(EVERY_FILE)
-def test_a_function_is_not_too_long(path: Path) -> None:
-    too_long = {f"{f.name}:{f.lineno}": length_of(f) for f in functions_of(path) if length_of(f) > MAX_FUNCTION_LINES}
-    assert not too_long
+    for file in SOURCE_FILES:
+        hold(strays(file, [(line, name.partition(".")[0]) for line, name in file.imports], HOMES))
+        hold(strays(file, file.calls, CALLS))
 
 
-@each(EVERY_FILE)
-def test_a_function_takes_few_parameters(path: Path) -> None:
-    for function in functions_of(path):
-        asked = function.args
-        positional = [a.arg for a in (*asked.posonlyargs, *asked.args) if a.arg not in ("self", "cls")]
-        told = f"{place_of(path)}:{function.lineno}: {function.name}"
-        if not function.name.startswith("test_"):  # a test names the fixtures and parameters that it needs
-            assert len(positional) <= MAX_POSITIONAL, told
-        assert len(positional) + len(asked.kwonlyargs) <= MAX_PARAMETERS, told
+def test_the_vocabulary_is_standard_library_without_io() -> None:
+    for file in SOURCE_FILES:
+        if not file.place.startswith("model/"):
+            continue
+        for line, name in file.imports:
+            package = name.partition(".")[0]
+            assert package == "kohakuriver" or package in sys.stdlib_module_names, f"{file.place}:{line}: {name}"
+            assert not {package, name, name.rpartition(".")[0]} & NOT_IN_MODEL, f"{file.place}:{line}: {name}"
+        called = {name for _, name in file.calls} & {"open", "print", "input", "exec", "eval"}
+        assert not called, f"{file.place}: calls {called}"
 
 
-@each(SOURCES)
-def test_everything_is_annotated(path: Path) -> None:
-    for function in functions_of(path):
-        assert function.returns is not None, f"{place_of(path)}:{function.lineno}: {function.name}"
+def test_everything_is_caught_in_two_places_only() -> None:
+    hold(
+        f"{file.place}:{line}: catches everything"
+        for file in SOURCE_FILES
+        for line, caught in file.caught
+        if caught & {"Exception", "BaseException", "everything"} and file.place not in MAY_CATCH_EVERYTHING
+    )
+
+
+def test_background_work_is_started_by_the_supervisor_only() -> None:
+    hold(
+        f"{file.place}:{line}: {name} outside the supervisor"
+        for file in SOURCE_FILES
+        for line, name in file.attributes
+        if name in ("create_task", "ensure_future") and file.place not in MAY_CREATE_TASKS
+    )
+
+
+def test_no_module_variable_is_changed_from_a_function() -> None:
+    hold(f"{file.place}:{line}: global" for file in ALL_FILES for line in file.global_lines)
+
+
+def test_a_file_says_what_it_is_for() -> None:
+    hold(
+        f"{file.place} does not say what it is for"
+        for file in ALL_FILES
+        if file.lines and not file.docstring.split("\n\n")[0].rstrip().endswith((".", "?", ":"))
+    )
+
+
+def test_a_file_has_a_name_that_says_what_it_is_for() -> None:
+    hold(str(path) for path in EVERY_FILE if {path.stem, *path.relative_to(TOP).parts} & VAGUE)
+
+
+def test_a_file_is_not_too_long() -> None:
+    hold(
+        f"{file.place}: {file.lines} lines"
+        for file in ALL_FILES
+        if file.lines > MAX_FILE_LINES and file.place != "build.py"  # the one developer tool is one file
+    )
+
+
+def test_a_function_is_not_too_long() -> None:
+    hold(
+        f"{file.place}:{function.line}: {function.name} has {function.length} lines"
+        for file in ALL_FILES
+        for function in file.functions
+        if function.length > MAX_FUNCTION_LINES
+    )
+
+
+def test_a_function_takes_few_parameters() -> None:
+    def takes_few(function: Function) -> bool:
+        is_test = function.name.startswith("test_")  # which names the fixtures and parameters that it needs
+        return function.parameters <= MAX_PARAMETERS and (is_test or function.positional <= MAX_POSITIONAL)
+
+    hold(
+        f"{file.place}:{function.line}: {function.name}"
+        for file in ALL_FILES
+        for function in file.functions
+        if not takes_few(function)
+    )
+
+
+def test_everything_is_annotated() -> None:
+    hold(
+        f"{file.place}:{function.line}: {function.name}"
+        for file in SOURCE_FILES
+        for function in file.functions
+        if not function.is_annotated
+    )
 
 
 def test_most_functions_are_short() -> None:
-    lengths = [length_of(function) for path in SOURCES for function in functions_of(path)]
+    lengths = [function.length for file in SOURCE_FILES for function in file.functions]
     assert statistics.median(lengths) < MEDIAN_FUNCTION_LINES
 
 
