@@ -70,8 +70,8 @@ def is_alive(process: list[int]) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process."""
-    return _stat(pid)[1][:1] == ["T"]
+    """Whether a signal has stopped the process, or will before it does anything more."""
+    return _is_pending(pid, signal.SIGSTOP) or _stat(pid)[1][:1] == ["T"]
 
 
 def children(pid: int) -> list[int]:
@@ -109,6 +109,14 @@ def signal_all(members: Callable[[], Collection[int]], number: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, number)
         os.close(handle)
+
+
+def _is_pending(pid: int, number: int) -> bool:
+    """Whether a signal sent to the process waits for it to notice (proc_pid_status(5))."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        masks = [int(line.split()[1], 16) for line in file if line.startswith((b"SigPnd:", b"ShdPnd:"))]
+        return any(mask >> (number - 1) & 1 for mask in masks)
+    return False
 
 
 def _all_stats() -> list[tuple[int, list[str]]]:

@@ -42,7 +42,7 @@ def test_a_task_of_a_lost_node_is_lost_and_found_alive_and_ends_with_its_whole_o
     assert status_of(cluster, "beta") == "offline"
     assert "beta was silent" in task["error_message"]
     waiting = cluster.begin("true", targets=["beta"])
-    assert cluster.task(waiting)["reason"] == "beta: offline"
+    cluster.until(lambda: cluster.task(waiting)["reason"] == "beta: offline")
     with pytest.raises(Refused) as refused:
         cluster.output(task_id, patience_seconds=0)
     assert (refused.value.status, refused.value.error["code"]) == (502, "node_unreachable")

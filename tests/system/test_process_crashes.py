@@ -122,12 +122,14 @@ class TestKeeper:
 
     @with_engine
     async def test_a_paused_workload_is_still_paused_for_the_next_keeper(self, rig: Rig, engine: Engine) -> None:
-        spec = rig.shell("sleep 0.2; echo done")
+        gate = rig.directory / "gate"
+        spec = rig.shell(f"until test -e {gate}; do sleep 0.02; done; echo done")
         await launch(engine, spec)
         await engine.pause(spec.key)
         kill(keeper_of(rig.directory))
-        await asyncio.sleep(0.4)
-        assert (await engine.observe(spec.key)).phase is Phase.PAUSED
+        gate.touch()
+        await asyncio.sleep(0.3)
+        assert (await engine.observe(spec.key)).phase is Phase.PAUSED and stdout(spec) == b""
         await engine.resume(spec.key)
         assert await exited(engine, spec.key) == Exit(0)
         assert stdout(spec) == b"done\n"
