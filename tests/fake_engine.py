@@ -6,6 +6,7 @@ a real daemon, output reaches the log files only while an engine that started or
 """
 
 import asyncio
+import os
 import random
 import signal
 from collections import Counter
@@ -25,6 +26,9 @@ from kohakuriver.system.engine import (
     WorkloadKey,
     cut_marker,
 )
+from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+from kohakuriver.system.process_calls import identity
+from kohakuriver.system.process_exec import Beside, begin_exec
 from tests.fake_shell import Die, EatMemory, Print, Program, Sleep, Step
 
 
@@ -291,6 +295,18 @@ class FakeEngine:
 
     async def remove(self, key: WorkloadKey) -> None:
         await self._step("remove", key, lambda: self._remove(key))
+
+    async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
+        await self._step("exec", key, lambda: self._must_run(key))
+        return begin_exec(Beside(identity(os.getpid()), {"PATH": os.defpath}, "/"), spec)
+
+    async def inside(self, key: WorkloadKey) -> Inside:
+        await self._step("inside", key, lambda: self._must_run(key))
+        return Inside(os.getpid())
+
+    def _must_run(self, key: WorkloadKey) -> None:
+        if self._find(key).phase is not Phase.RUNNING:
+            raise Conflict(f"workload {key.task_id} is not running")
 
     async def events(self) -> AsyncIterator[WorkloadKey]:
         while (key := await self._heard.get()) is not None:

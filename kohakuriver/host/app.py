@@ -21,6 +21,7 @@ from kohakuriver.host.auth.passwords import Passwords
 from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.auth.throttle import attempts
 from kohakuriver.host.auth.tickets import Tickets
+from kohakuriver.host.auth.uses import Uses
 from kohakuriver.host.background.accounts import AccountsKeeper
 from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
@@ -175,6 +176,7 @@ async def _make_auth(settings: HostSettings, clock: Clock, db: Database) -> Auth
         passwords=Passwords(),
         policy=policy_of(settings.policy, settings.tasks_privileged),
         tickets=Tickets(accounts_known, clock),
+        uses=Uses(db),
     )
 
 

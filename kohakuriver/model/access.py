@@ -36,6 +36,9 @@ class Ownership(enum.StrEnum):
     NOTHING = "nothing"  # no single thing: a list, a new thing, the cluster
     TASK_READ = "task_read"  # the task named by `task_id`: its owner, and all who see everything
     TASK_CONTROL = "task_control"  # the task named by `task_id`: its owner, or an operator
+    WORKLOAD_USE = (
+        "workload_use"  # being inside the workload `task_id`: its owner, whoever it is assigned to, operators
+    )
     TOKEN = "token"  # the API token named by `token_id`: its owner, or an admin
     SESSION = "session"  # the browser session named by `session_id`: its owner, or an admin
     KEY = "key"  # the SSH key named by `key_id`: its owner, or an admin

@@ -13,11 +13,14 @@ from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_events import EventStream
+from kohakuriver.system.docker_exec import begin_exec, inside
 from kohakuriver.system.docker_images import Images
 from kohakuriver.system.docker_orphans import Fate, daemon_started_at, end_orphan, find_orphan
 from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
 from kohakuriver.system.docker_spec import Owner
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
+from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+from kohakuriver.system.hanging_up import end_strays
 from kohakuriver.system.loops import Loops
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
@@ -38,6 +41,7 @@ class DockerEngine:
         self._client = DockerClient(socket, clock)
         self._images = Images(self._client)
         self._containers = Containers(self._client, owner, clock)
+        self._mark = f"{cluster}/{node}"
         self._events = EventStream(self._client, owner, clock, self)
         self._loops = Loops(clock, spawn_limit=MAX_CAPTURES)
         self._captures: dict[WorkloadKey, Capture] = {}
@@ -48,6 +52,7 @@ class DockerEngine:
     async def open(self) -> None:
         """Connect and begin to listen; raises EngineFailed when the daemon does not answer."""
         await self._client.open()
+        await end_strays(self._mark)
         with suppress(ValueError):  # we listen already
             self._loops.run("docker events", self._events.run)
         try:
@@ -150,6 +155,14 @@ class DockerEngine:
         await self._containers.remove(key)
         await self._drop_capture(key)
         self._begun.discard(key)
+
+    async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
+        """Start another process in it; raises NotFound, Conflict when it does not run, EngineFailed."""
+        return await begin_exec(self._client, await self._containers.id_of(key), spec, self._mark)
+
+    async def inside(self, key: WorkloadKey) -> Inside:
+        """Its first process; raises NotFound, Conflict when it does not run, EngineFailed."""
+        return await inside(self._client, await self._containers.id_of(key))
 
     def events(self) -> AsyncIterator[WorkloadKey]:
         """Keys about which something changed since the engine was opened; for one listener."""

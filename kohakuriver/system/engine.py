@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+
 STDOUT_NAME, STDERR_NAME = "stdout", "stderr"
 
 
@@ -155,6 +157,12 @@ class Engine(Protocol):
 
     async def remove(self, key: WorkloadKey) -> None:
         """Take it away, killing what still runs; a no-op when it is not there. Log files stay."""
+
+    async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
+        """Start another process inside a running workload; raises NotFound, Conflict when it does not run."""
+
+    async def inside(self, key: WorkloadKey) -> Inside:
+        """A process of a running workload, by which its root and network are found; raises NotFound, Conflict."""
 
     def events(self) -> AsyncIterator[WorkloadKey]:
         """Keys of workloads about which something changed; may repeat, may miss while the engine is away."""

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Collection
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}.get(platform.machine())
 
@@ -17,6 +17,11 @@ _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}.get(platform.machine())
 def become_subreaper() -> None:
     """Become the parent of every descendant that loses its own."""
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(number: int) -> None:
+    """Have the kernel send the calling process this signal when the thread that started it ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def bind_memory(numa_node: int) -> None:

@@ -17,10 +17,13 @@ from typing import Any
 from urllib.parse import quote
 
 import kohakuriver
-from kohakuriver.model.errors import EngineFailed, from_wire
+from kohakuriver.model.errors import Conflict, EngineFailed, from_wire
+from kohakuriver.system import process_journal
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Exit, Observed, Phase, WorkloadKey
-from kohakuriver.system.process_keeper import LOG_NAME, SOCKET_NAME
-from kohakuriver.system.process_plan import Look
+from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+from kohakuriver.system.process_exec import Beside, begin_exec
+from kohakuriver.system.process_keeper import LOG_NAME, SOCKET_NAME, WORKLOADS_NAME
+from kohakuriver.system.process_plan import Look, Plan
 from kohakuriver.system.process_spec import MINIMAL_PATH, plan_of
 
 _TRIES = 5
@@ -102,6 +105,17 @@ class ProcessEngine:
     async def remove(self, key: WorkloadKey) -> None:
         await self._ask("remove", key)
         self._known.discard(key)
+
+    async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
+        return begin_exec(await self._beside(key), spec)
+
+    async def inside(self, key: WorkloadKey) -> Inside:
+        return Inside((await self._beside(key)).main[0])
+
+    async def _beside(self, key: WorkloadKey) -> Beside:
+        if (await self.observe(key)).phase is not Phase.RUNNING:
+            raise Conflict(f"task {key.task_id} does not run")
+        return await asyncio.to_thread(_read_beside, self._root / WORKLOADS_NAME / f"{key.task_id}-{key.attempt}")
 
     async def events(self) -> AsyncIterator[WorkloadKey]:
         while (key := await self._news.get()) is not None:
@@ -246,6 +260,12 @@ def _spawn_keeper(root: Path, control_groups: bool) -> None:
         if not complaint:
             raise KeeperLost
         raise EngineFailed(f"the keeper of the process engine does not start: {complaint[-1]}", retry_elsewhere=True)
+
+
+def _read_beside(directory: Path) -> Beside:
+    """What the keeper wrote down of a workload that runs."""
+    plan: Plan = json.loads((directory / "plan").read_bytes())
+    return Beside(process_journal.read(str(directory / "journal"))["main"], plan["env"], plan["working_dir"])
 
 
 def _refuse_foreign(root: Path) -> None:

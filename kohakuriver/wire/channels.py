@@ -7,8 +7,8 @@ caller may no longer do what he does.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -224,17 +224,22 @@ class _Taken(web.StreamResponse):
 def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
     channel, parse = answer.route, parsers_of(answer.route)
 
-    async def decoded(request: web.Request, who: Identified) -> Any:
+    def decoded(request: web.Request, who: Identified) -> Any:
         if who.ambient is not None:
             browser.refuse_strange_names(request.host, edge.knows_name)
             browser.refuse_without_ticket(who.ambient)
         allow(channel, who)
         query = ((name, text) for name, text in request.query.items() if name != TICKET)
-        asked = codec.decode(channel.takes, members_in((*request.match_info.items(), *query), parse, {}))
-        if channel.owns is not Ownership.NOTHING:
-            await edge.guard(edge.state, who.caller, channel.owns, asked)
-        _must_ask_for_a_socket(request)
-        return asked
+        return codec.decode(channel.takes, members_in((*request.match_info.items(), *query), parse, {}))
+
+    async def serve(request: web.Request, who: Identified, socket: ServerSocket) -> None:
+        asked = decoded(request, who)
+        async with _until_cut(socket) as cut:
+            with edge.watch(who.caller, cut), edge.watch_use(who.caller, channel.owns, asked, cut):
+                if channel.owns is not Ownership.NOTHING:
+                    await edge.guard(edge.state, who.caller, channel.owns, asked)
+                _must_ask_for_a_socket(request)
+                await answer.handler(edge.state, who.caller, asked, socket)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
         browser.refuse_other_sites(request)
@@ -244,8 +249,7 @@ def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
             return refusal(stale, stale.signed)
         socket = ServerSocket(request, who.signed)
         try:
-            asked = await decoded(request, who)
-            await _until_cut(edge, who.caller, socket, answer.handler(edge.state, who.caller, asked, socket))
+            await serve(request, who, socket)
         except errors.RiverError as refused:
             edge.refused(channel, who.caller, refused)
             if not socket.is_open:
@@ -261,24 +265,21 @@ def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
     return endpoint
 
 
-async def _until_cut(edge: Edge[S], caller: Caller, socket: ServerSocket, work: Awaitable[None]) -> None:
-    """Serve until the work is done, or the caller may no longer have it: then say so and end."""
+@asynccontextmanager
+async def _until_cut(socket: ServerSocket) -> AsyncIterator[Callable[[], None]]:
+    """A way to end the block at once, because the caller may no longer have it; raises NotLoggedIn then."""
     try:
         async with asyncio.timeout(None) as scope:
 
             def cut() -> None:
-                socket.close_code, socket.close_reason = (LOGIN_ENDED, "the login has ended")
+                socket.close_code, socket.close_reason = LOGIN_ENDED, "it may not go on"
                 scope.reschedule(0.0)
 
-            with edge.watch(caller, cut):
-                await work
+            yield cut
     except TimeoutError:
         if not scope.expired():
             raise
-        ended = errors.NotLoggedIn("the login has ended")
-        if not socket.is_open:
-            raise ended from None
-        await socket.close(LOGIN_ENDED, closing_of(ended)[1])
+        raise errors.NotLoggedIn("the login has ended, or what it reached is no longer yours") from None
 
 
 def _must_ask_for_a_socket(request: web.Request) -> None:

@@ -79,6 +79,7 @@ Identify = Callable[[Incoming], Identified]
 Handler = Callable[[S, Caller, Q], Awaitable[R]]
 Guard = Callable[[S, Caller, Ownership, Any], Awaitable[None]]
 Watch = Callable[[Caller, Callable[[], None]], AbstractContextManager[None]]
+WatchUse = Callable[[Caller, Ownership, Any, Callable[[], None]], AbstractContextManager[None]]
 Refused = Callable[[Entry, Caller, errors.RiverError], None]
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -124,7 +125,7 @@ class Edge(Generic[S]):
     """What stands between the network and the answers: the state they get, and who is let through.
 
     `knows_name` says which names of the Host header are ours, `watch` calls back when a caller may no longer do what
-    he is doing, `refused` hears of what somebody known was not allowed.
+    he is doing, `watch_use` when the thing that a socket reaches is his no more, `refused` hears of what somebody known was not allowed.
     """
 
     state: S
@@ -132,6 +133,7 @@ class Edge(Generic[S]):
     guard: Guard[S]
     knows_name: KnowsName = lambda name: True
     watch: Watch = lambda caller, cut: nullcontext()
+    watch_use: WatchUse = lambda caller, owns, asked, cut: nullcontext()
     refused: Refused = lambda route, caller, error: None
 
 

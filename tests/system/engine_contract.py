@@ -11,6 +11,7 @@ Commands are in the vocabulary of `tests.fake_shell`, which /bin/sh and busybox 
 """
 
 from tests.system.contract_control import ControlContract
+from tests.system.contract_exec import ExecContract
 from tests.system.contract_life import LifeContract
 from tests.system.contract_output import OutputContract
 from tests.system.contract_watching import WatchingContract
@@ -19,5 +20,5 @@ from tests.system.engine_rig import Rig
 __all__ = ["EngineContract", "Rig"]
 
 
-class EngineContract(LifeContract, OutputContract, ControlContract, WatchingContract):
+class EngineContract(LifeContract, OutputContract, ControlContract, WatchingContract, ExecContract):
     """Inherit it and give a `rig`."""

@@ -8,6 +8,7 @@ from kohakuriver.host.auth.notes import Notes
 from kohakuriver.host.auth.passwords import Passwords
 from kohakuriver.host.auth.throttle import Attempts
 from kohakuriver.host.auth.tickets import Tickets
+from kohakuriver.host.auth.uses import Uses
 from kohakuriver.model.policy import Policy
 
 
@@ -23,3 +24,4 @@ class Auth:
     passwords: Passwords
     policy: Policy
     tickets: Tickets
+    uses: Uses

@@ -43,6 +43,7 @@ def edge_of(host: Host, verifier: Verifier) -> Edge[Host]:
         Guard().check,
         knows_name=known_names(host.settings),
         watch=host.auth.accounts.watch,
+        watch_use=host.auth.uses.watch,
         refused=note_refusal,
     )
 
@@ -120,6 +121,8 @@ class Guard:
         elif owns is Ownership.TASK_CONTROL:
             if caller.role < Role.OPERATOR:
                 await self._must_own(host, caller, asked.task_id)
+        elif owns is Ownership.WORKLOAD_USE:
+            await host.auth.uses.check(caller, asked.task_id)
         elif owns is Ownership.TOKEN:
             _must_have(host.auth.accounts.tokens.get, caller, asked.token_id, "token")
         elif owns is Ownership.SESSION:

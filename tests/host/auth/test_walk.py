@@ -46,7 +46,10 @@ BODY: dict[str, object] = {
     "public_key": PUBLIC_KEY,
 }
 # Of which thing each field of a path is the name, and what keeps others from it.
-OWNED = {"task_id": {Ownership.TASK_READ, Ownership.TASK_CONTROL}, "token_id": {Ownership.TOKEN}}
+OWNED = {
+    "task_id": {Ownership.TASK_READ, Ownership.TASK_CONTROL, Ownership.WORKLOAD_USE},
+    "token_id": {Ownership.TOKEN},
+}
 OWNED |= {"session_id": {Ownership.SESSION}, "key_id": {Ownership.KEY}, "hostname": {Ownership.NODE}}
 NOBODYS = {"user_id", "invitation_id", "group", "join_id"}  # things of the cluster: operators and admins only
 
@@ -243,7 +246,7 @@ def _may_touch_what_is_anothers(route: AnyRoute, name: str) -> bool:
         return True
     if route.owns is Ownership.TASK_READ:
         return role is not Role.USER and name not in NEVER_SEES_ALL
-    if route.owns is Ownership.TASK_CONTROL:
+    if route.owns in (Ownership.TASK_CONTROL, Ownership.WORKLOAD_USE):
         return role >= Role.OPERATOR
     assert route.owns in (Ownership.TOKEN, Ownership.SESSION, Ownership.KEY), f"decide who may touch {route.owns}"
     return role is Role.ADMIN

@@ -1,0 +1,52 @@
+"""Who is inside a workload just now, so that he can be cut off when it is his no more."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kohakuriver.host.store import workload_use
+from kohakuriver.model.access import Caller, Ownership
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.errors import NotFound
+from kohakuriver.system.sqlite import Database
+
+Cut = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Uses:
+    """All who are inside, by workload."""
+
+    db: Database
+    _inside: dict[Snowflake, set[tuple[Caller, Cut]]] = field(default_factory=dict)
+
+    async def check(self, caller: Caller, task_id: Snowflake) -> None:
+        """Raises NotFound when somebody may not be inside."""
+        if not await self._may(caller, task_id):
+            raise NotFound(f"there is no task {task_id}")
+
+    @contextmanager
+    def watch(self, caller: Caller, owns: Ownership, asked: Any, cut: Cut) -> Iterator[None]:
+        """While the block runs, `cut` is called when the caller may no longer be inside."""
+        if owns is not Ownership.WORKLOAD_USE:
+            yield
+            return
+        entry = (caller, cut)
+        inside = self._inside.setdefault(asked.task_id, set())
+        inside.add(entry)
+        try:
+            yield
+        finally:
+            inside.discard(entry)
+            if not inside:
+                self._inside.pop(asked.task_id, None)
+
+    async def recheck(self, task_id: Snowflake) -> None:
+        """Cut off whoever may no longer be inside; to be called after whatever takes a workload from somebody."""
+        for caller, cut in tuple(self._inside.get(task_id, ())):
+            if not await self._may(caller, task_id):
+                cut()
+
+    async def _may(self, caller: Caller, task_id: Snowflake) -> bool:
+        return await self.db.read(lambda tx: workload_use.may_use(tx, task_id, caller))

@@ -1,0 +1,13 @@
+"""Who may be inside a workload."""
+
+import sqlite3
+
+from kohakuriver.host.store import tasks
+from kohakuriver.model.access import Caller, Role
+from kohakuriver.model.codec import Snowflake
+
+
+def may_use(tx: sqlite3.Connection, task_id: Snowflake, caller: Caller) -> bool:
+    """Whether somebody may be inside; false for a workload that is not there."""
+    owner = tasks.owner_of(tx, task_id)
+    return owner is not None and (owner == caller.name or caller.role >= Role.OPERATOR)

@@ -1,0 +1,65 @@
+"""End what was started in somebody's session: politely, then surely; also what an earlier life of the program left.
+
+It is done as a terminal that is closed does it: whoever asked not to be hung up on (nohup, setsid) goes on.
+"""
+
+import asyncio
+import os
+import signal
+
+from kohakuriver.system import process_calls
+
+GRACE_SECONDS, LOOK_SECONDS = 2.0, 0.05
+MARK = "KOHAKURIVER_EXEC"  # the variable by which such a process is known: whose it is
+
+
+async def hang_up(leader: list[int]) -> None:
+    """End a session by its leader (pid, start time); a stranger with that pid is left alone."""
+    if not await asyncio.to_thread(_signal, leader, signal.SIGHUP, signal.SIGCONT):
+        return
+    for _ in range(int(GRACE_SECONDS / LOOK_SECONDS)):
+        if not process_calls.is_alive(leader):
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+    await asyncio.to_thread(_signal, leader, signal.SIGKILL)
+
+
+async def end_strays(mark: str) -> int:
+    """End the sessions with this mark, which nobody holds any more; gives how many there were."""
+    leaders = await asyncio.to_thread(_leaders, mark)
+    await asyncio.gather(*(hang_up(leader) for leader in leaders))
+    return len(leaders)
+
+
+def _signal(leader: list[int], *numbers: int) -> bool:
+    """Send the signals to the whole session; False when its leader is gone."""
+    if not process_calls.is_alive(leader):
+        return False
+    for number in numbers:
+        process_calls.signal_all(lambda: process_calls.session_members(leader[0]), number)
+    return True
+
+
+def _leaders(mark: str) -> list[list[int]]:
+    """Those with the mark that were started from outside their namespace; what they started has it too, and lives on."""
+    wanted = f"{MARK}={mark}".encode()
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [process_calls.identity(pid) for pid in pids if _has(pid, wanted) and _came_from_outside(pid)]
+
+
+def _has(pid: int, variable: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return variable in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _came_from_outside(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            facts = dict(line.split(b":", 1) for line in file.read().splitlines())
+        parent = int(facts[b"PPid"])
+        return os.getsid(pid) == pid and os.readlink(f"/proc/{parent}/ns/pid") != os.readlink(f"/proc/{pid}/ns/pid")
+    except (OSError, KeyError, ValueError):
+        return False

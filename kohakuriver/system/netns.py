@@ -1,0 +1,82 @@
+"""Sockets in the network of a process: nothing is needed inside, and the event loop uses them as any other.
+
+A thread enters the process's network namespace, makes the socket there, and ends without coming back; a socket stays
+in the namespace in which it was made. (setns(2))
+"""
+
+import asyncio
+import ctypes
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from kohakuriver.model.errors import EngineFailed, NotFound
+
+T = TypeVar("T")
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+
+async def connect(pid: int, port: int, kind: socket.SocketKind, limit_seconds: float) -> socket.socket:
+    """A non-blocking socket, connected to a port of the network that the process lives in, over its loopback.
+
+    Raises NotFound when the process is gone or nothing listens there, EngineFailed when its network cannot be entered.
+    """
+    why = "nothing listens there"
+    for family, address in LOOPBACK:
+        try:
+            made = await asyncio.to_thread(_in_network_of, pid, lambda family=family: socket.socket(family, kind))
+        except OSError:
+            continue  # no IPv6 here
+        made.setblocking(False)
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await asyncio.get_running_loop().sock_connect(made, (address, port))
+            return made
+        except TimeoutError:
+            why = "it does not answer"
+        except OSError as refused:
+            why = os.strerror(refused.errno) if refused.errno else why
+        made.close()
+    raise NotFound(f"port {port}: {why}")
+
+
+def _in_network_of(pid: int, make: Callable[[], T]) -> T:
+    """What `make` makes in that network; raises NotFound, EngineFailed, and OSError of `make` itself."""
+    try:
+        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+            return make()
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound("the workload has ended") from None
+    except PermissionError:
+        raise EngineFailed("the network of the workload cannot be entered: the runner is not root") from None
+    try:
+        return _in_a_thread(namespace, make)
+    finally:
+        os.close(namespace)
+
+
+def _in_a_thread(namespace: int, make: Callable[[], T]) -> T:
+    made: list[T] = []
+    raised: list[OSError | EngineFailed] = []
+
+    def enter() -> None:
+        if _LIBC.setns(namespace, _CLONE_NEWNET):
+            reason = os.strerror(ctypes.get_errno())
+            raised.append(EngineFailed(f"the network of the workload cannot be entered: {reason}"))
+            return
+        try:
+            made.append(make())
+        except OSError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=enter, name="netns", daemon=True)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return made[0]
