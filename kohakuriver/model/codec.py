@@ -22,6 +22,7 @@ Snowflake = NewType("Snowflake", int)
 JsonObject = NewType("JsonObject", dict[str, Any])  # an object whose members nobody here interprets
 Decode = Callable[[Any], Any]
 Encode = Callable[[Any], Any]
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)  # to make one takes longer than to use it
 MAX_SNOWFLAKE = 9 * 10**18 - 1  # fits the store's integers, and a pattern can say it; reached in the year 2091
 NAMES: dict[Any, str] = {
     str: "text",
@@ -49,13 +50,14 @@ def loads(text: str | bytes) -> Any:
 
 def dumps(value: Any) -> str:
     """Plain values to compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _COMPACT.encode(value)
 
 
 def decode(kind: type[T], raw: Any, *, strict: bool = True) -> T:
     """Build `kind` from plain JSON values; raises BadRequest naming the field."""
     try:
-        return cast(T, _compiled_decoder(cast(Any, kind), strict)(raw))
+        made: T = _compiled_decoder(cast(Any, kind), strict)(raw)
+        return made
     except Mismatch as mismatch:
         raise BadRequest(mismatch.told()) from None
 

@@ -2,7 +2,8 @@
 
 A unit of work is a plain function of a connection, so nobody can await a network inside a transaction. Writes that
 wait together share one transaction and one fsync; each stands or falls alone (savepoints), and none is answered
-before it is on disk. Reads that wait together share one trip to their thread and back, which is most of their cost.
+before it is on disk. Reads that wait together share one trip to their thread and back, which is most of their cost; and
+what was looked up since the last commit is still true, so it is not read again.
 """
 
 import asyncio
@@ -16,14 +17,16 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from kohakuriver.model.errors import Conflict, StoreUnavailable
 
 T = TypeVar("T")
+Terms = TypeVarTuple("Terms")
 Work = Callable[[sqlite3.Connection], T]
 WRITE_BATCH, READ_BATCH = 256, 8
 READERS = 2
+MOST_KEPT = 32  # answers of look-ups
 # What speaks of the file or the disk, and not of the work that met it (https://sqlite.org/rescode.html).
 DISK_CODES = {
     sqlite3.SQLITE_BUSY,
@@ -146,6 +149,8 @@ class Database:
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
         self._connection, *readers = self._connections = _open(path, migrations)
         self._writes, self._reads = _Lane(), _Lane()
+        self._commits = 0
+        self._kept: dict[tuple[Any, ...], tuple[int, Any]] = {}  # by question: as of which commit, and the answer
         self._threads = [_thread("store-writer", lambda: self._writes.serve(WRITE_BATCH, self._commit))]
         for reader in readers:
             answer = functools.partial(_answer, reader)
@@ -161,6 +166,20 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run `work` on a snapshot of what was last committed."""
         return await self._reads.run(work)
+
+    async def look_up(self, work: Callable[[sqlite3.Connection, *Terms], T], *terms: *Terms) -> T:
+        """Read what depends on nothing but hashable terms and rows; the answer is shared, so nobody may change it."""
+        question = (work, *terms)
+        kept = self._kept.get(question)
+        if kept is not None and kept[0] == self._commits:
+            answer: T = kept[1]
+            return answer
+        as_of = self._commits  # the snapshot is taken later, so it holds at least these
+        found = await self.read(lambda tx: work(tx, *terms))
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[question] = as_of, found
+        return found
 
     def close(self) -> None:
         """Finish the work that waits, then let go of the file."""
@@ -183,6 +202,7 @@ class Database:
                 connection.execute("ROLLBACK")
             for job in batch:
                 job.error = StoreUnavailable(f"the database cannot be written now: {broken}; nothing was changed")
+        self._commits += 1  # before anybody is told, who might then look
 
 
 def _thread(name: str, target: Callable[[], None]) -> threading.Thread:

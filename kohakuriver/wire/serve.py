@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast, get_origin
+from typing import Any, Generic, Protocol, TypeVar, get_origin
 
 from aiohttp import web
 
@@ -147,9 +147,19 @@ def build_app(entries: Sequence[Entry], answers: Sequence[Bindable[S]], edge: Ed
     app[SOCKETS] = set()
     app.on_shutdown.append(_close_sockets)
     app[METHODS] = {e.path: sorted(other.method for other in entries if other.path == e.path) for e in entries}
-    for answer in sorted(answers, key=lambda a: "{" in a.route.path):  # fixed paths win over parameters
+    fixed = [answer for answer in answers if "{" not in answer.route.path]
+    for answer in fixed:
         app.router.add_route(answer.route.method, answer.route.path, answer.bind(edge))
+    for path in {answer.route.path for answer in fixed}:  # a fixed path is no value of a parameter, whatever the method
+        app.router.add_route("*", path, _refuse_method)
+    for answer in answers:
+        if answer not in fixed:
+            app.router.add_route(answer.route.method, answer.route.path, answer.bind(edge))
     return app
+
+
+async def _refuse_method(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMethodNotAllowed(request.method, ())
 
 
 async def _close_sockets(app: web.Application) -> None:
@@ -179,8 +189,6 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         return _json(text, route.success, who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        if request.path != route.path and request.path in request.app[METHODS]:
-            raise web.HTTPMethodNotAllowed(request.method, ())  # a fixed path is no value of a parameter
         browser.refuse_other_sites(request)
         body = await _read(request, route.body_limit_bytes) if route.has_body else b""
         try:
@@ -249,14 +257,14 @@ async def _read(request: web.Request, limit_bytes: int) -> bytes:
 def _members(
     request: web.Request, route: Route[Any, Any], body: bytes, parse: Mapping[str, Callable[[str], Any]]
 ) -> dict[str, Any]:
-    members: Any = codec.loads(body) if body else {}
+    members: dict[str, Any] = codec.loads(body) if body else {}
     if type(members) is not dict:
         raise errors.BadRequest("body: expected an object")
     texts = [*request.match_info.items(), *request.query.items()]
     for name, _ in texts:
         if route.has_body and name not in route.path_fields:
             raise errors.BadRequest(f"{name[:100]}: belongs into the body, not into the query")
-    return members_in(texts, parse, cast(dict[str, Any], members))
+    return members_in(texts, parse, members)
 
 
 def members_in(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from kohakuriver.model.errors import StoreUnavailable
+from kohakuriver.system import sqlite
 from kohakuriver.system.sqlite import Database, NewerSchema, Work
 
 FIRST = "CREATE TABLE numbers(number INTEGER PRIMARY KEY, text TEXT NOT NULL DEFAULT '');"
@@ -95,6 +96,69 @@ def test_writes_that_wait_together_share_one_transaction(tmp_path: Path) -> None
         assert (await asyncio.gather(*group))[:100] == list(range(100))
         assert on_disk(tmp_path / "a.db") == list(range(100))
         await asyncio.gather(*waiting)
+
+    play(tmp_path / "a.db", script)
+
+
+class Look:
+    """Counts how often it is read; holds the reader while it is told to."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.inside, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def __call__(self, tx: sqlite3.Connection, least: int) -> list[int]:
+        self.times += 1
+        found = [number for number in numbers(tx) if number >= least]
+        self.inside.set()
+        assert self.go_on.wait(20)
+        return found
+
+
+def test_what_was_looked_up_is_not_read_again_until_something_is_written(tmp_path: Path) -> None:
+    async def script(db: Database) -> None:
+        look = Look()
+        await db.write(put(1))
+        for _ in range(3):
+            assert (await db.look_up(look, 0), await db.look_up(look, 2)) == ([1], [])
+        assert look.times == 2
+        await db.write(put(2))
+        assert (await db.look_up(look, 0), await db.look_up(look, 2)) == ([1, 2], [2])
+        for least in range(10 * sqlite.MOST_KEPT):
+            await db.look_up(look, least)
+        assert len(db._kept) <= sqlite.MOST_KEPT
+
+    play(tmp_path / "a.db", script)
+
+
+def test_a_look_that_a_write_overtakes_is_good_for_nobody_after(tmp_path: Path) -> None:
+    async def script(db: Database) -> None:
+        look = Look()
+        look.go_on.clear()
+        slow = asyncio.ensure_future(db.look_up(look, 0))
+        await asyncio.to_thread(look.inside.wait)
+        await db.write(put(1))
+        look.go_on.set()
+        assert await slow == [], "it began before"
+        assert await db.look_up(look, 0) == [1]
+
+    play(tmp_path / "a.db", script)
+
+
+def test_a_look_that_fails_is_tried_again(tmp_path: Path) -> None:
+    async def script(db: Database) -> None:
+        answers: Iterator[int | None] = iter((None, 7))
+
+        def work(tx: sqlite3.Connection) -> int:
+            answer = next(answers)
+            if answer is None:
+                raise KeyError("not yet")
+            return answer
+
+        with pytest.raises(KeyError):
+            await db.look_up(work)
+        assert await db.look_up(work) == 7
 
     play(tmp_path / "a.db", script)
 
@@ -366,6 +430,7 @@ def test_a_disk_that_is_full_at_the_start_says_so(small_disk: Path) -> None:
 WRITER = """
 import asyncio, sys
 from pathlib import Path
+from kohakuriver.system import sqlite
 from kohakuriver.system.sqlite import Database
 
 async def main():

@@ -117,7 +117,7 @@ def _text(host: Host, row: Shown) -> str:
 
 
 async def show(host: Host, caller: Caller, asked: TaskId) -> Encoded[Task]:
-    return Encoded(_text(host, await host.db.read(lambda tx: tasks.show(tx, asked.task_id))))
+    return Encoded(_text(host, await host.db.look_up(tasks.show, asked.task_id)))
 
 
 async def history(host: Host, caller: Caller, asked: TaskId) -> Encoded[list[HistoryEntry]]:

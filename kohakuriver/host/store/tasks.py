@@ -88,7 +88,7 @@ class Shown:
         """The whole task as JSON."""
         return (
             f'{self.document[:-1]},"stdout_bytes":{self.stdout_bytes},"stderr_bytes":{self.stderr_bytes},'
-            f'"reason":{codec.dumps(reason)}}}'
+            f'"reason":{"null" if reason is None else codec.dumps(reason)}}}'
         )
 
 
