@@ -29,6 +29,7 @@ from kohakuriver.system.engine import (
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.process_calls import identity
 from kohakuriver.system.process_exec import Beside, begin_exec
+from kohakuriver.system.image_hands import ImageHands
 from tests.fake_shell import Die, EatMemory, Print, Program, Sleep, Step
 
 
@@ -189,6 +190,7 @@ class FakeNode:
         self.workloads: dict[WorkloadKey, FakeWorkload] = {}
         self.executions: Counter[WorkloadKey] = Counter()
         self.engines: list[FakeEngine] = []
+        self.images: ImageHands | None = None
 
     def tell(self, workload: FakeWorkload) -> None:
         """Let every open engine that owns the workload know that it changed."""
@@ -218,6 +220,10 @@ class FakeEngine:
         self.faults = Faults()
         self.calls: list[tuple[str, WorkloadKey | None]] = []
         self._heard: asyncio.Queue[WorkloadKey | None] = asyncio.Queue()
+
+    @property
+    def images(self) -> ImageHands | None:
+        return self.node.images
 
     async def open(self) -> None:
         await self._step("open", None, lambda: None)

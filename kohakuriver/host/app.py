@@ -28,19 +28,39 @@ from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.console import identity_of, url_on_this_machine
-from kohakuriver.host.endpoints import accounts, approvals, audit, auth, health, joining, nodes, ssh, streams, tasks
+from kohakuriver.host.endpoints import (
+    accounts,
+    approvals,
+    audit,
+    auth,
+    docker,
+    health,
+    joining,
+    node_images,
+    nodes,
+    ssh,
+    streams,
+    tasks,
+)
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
+from kohakuriver.host.services.environments import Environments
+from kohakuriver.host.services.image_work import ImageWork
 from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import facts, schema, users
 from kohakuriver.host.store import nodes as node_rows
 from kohakuriver.host.store import tasks as task_rows
 from kohakuriver.model import host_api
+from kohakuriver.model.image import TARBALL_FOLDER
 from kohakuriver.model.policy import policy_of
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.snowflake import Snowflakes
 from kohakuriver.system.clock import Clock, SystemClock
+from kohakuriver.system.docker_client import DockerClient
+from kohakuriver.system.docker_environments import EnvironmentContainers
+from kohakuriver.system.docker_images import Images
 from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.secrets import make_secret
@@ -63,6 +83,8 @@ ANSWERS = [
     *audit.ANSWERS,
     *joining.ANSWERS,
     *ssh.ANSWERS,
+    *docker.ANSWERS,
+    *node_images.ANSWERS,
 ]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0
@@ -92,9 +114,11 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
             tls = await asyncio.to_thread(host.identity.context) if host.identity else None
             async with listening(app, settings.host_bind_ip, settings.host_port, tls) as port:
                 _start_loops(host)
+                await host.environments.begin()
                 yield replace(host, url=url_on_this_machine(settings, port, host.identity))
         finally:
             await host.loops.stop()
+            await host.environments.work.close()
             await asyncio.to_thread(host.auth.passwords.close)
 
 
@@ -136,12 +160,15 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
     last_id = await db.read(task_rows.last_id)
     registry = NodeRegistry(await db.read(node_rows.every), clock.monotonic())
     loops = Loops(clock)
+    ids = Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id)
+    environments = Environments(_make_image_work(settings, clock, keys), ids)
     scheduler = TaskScheduler(
         db=db,
         registry=registry,
         peers=peers,
         clock=clock,
         outbox=Outbox(),
+        tarballs=environments.tarballs,
         heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
         kill_grace_seconds=settings.kill_grace_seconds,
     )
@@ -150,7 +177,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         cluster_id=keys.cluster_id,
         db=db,
         clock=clock,
-        ids=Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id),
+        ids=ids,
         loops=loops,
         registry=registry,
         scheduler=scheduler,
@@ -158,6 +185,21 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         auth=await _make_auth(settings, clock, db),
         keys=keys,
         identity=await asyncio.to_thread(identity_of, settings),
+        environments=environments,
+    )
+
+
+def _make_image_work(settings: HostSettings, clock: Clock, keys: RunnerKeys) -> ImageWork:
+    client = DockerClient(settings.docker_socket, clock)
+    folder = Path(settings.shared_dir or settings.state_dir).expanduser() / TARBALL_FOLDER
+    return ImageWork(
+        settings=settings,
+        db=keys.db,
+        clock=clock,
+        client=client,
+        containers=EnvironmentContainers(client, keys.cluster_id),
+        images=Images(client),
+        tarballs=Tarballs(folder),
     )
 
 
@@ -190,6 +232,7 @@ def _start_loops(host: Host) -> None:
     host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
     host.loops.start("approvals", expiry.step, APPROVALS_INTERVAL_SECONDS)
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
+    host.loops.run("image work", host.environments.work.keep_working)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
 
 

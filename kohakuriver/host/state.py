@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.background.dispatch import Dispatch
+from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import TaskScheduler
 from kohakuriver.model.settings import HostSettings
@@ -30,5 +31,6 @@ class Host:
     dispatch: Dispatch
     auth: Auth
     keys: RunnerKeys
+    environments: Environments
     identity: Identity | None = None
     url: str = ""

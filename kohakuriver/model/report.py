@@ -46,6 +46,7 @@ class WorkloadState:
     timed_out: bool = False
     refused: bool = False
     retry_elsewhere: bool = False
+    image_digest: str | None = declare("Which image it runs in.", default=None, bounds=Bounds(length=600))
     message: str | None = declare("Why it ended so, or what it waits for.", default=None, bounds=NOTE)
     started_at: float | None = declare("When it started.", default=None, bounds=f.MOMENT)
     ended_at: float | None = declare("When it ended.", default=None, bounds=f.MOMENT)

@@ -6,6 +6,7 @@ from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.image import STEM, NodeImage, SyncState, Tarball
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import MEGABYTE, ByteStream, Route, table_of
 from kohakuriver.model.task import MAX_COMMAND_CHARACTERS, TaskSpec
@@ -15,7 +16,8 @@ from kohakuriver.model.task import MAX_COMMAND_CHARACTERS, TaskSpec
 class Execute:
     """One attempt to run one task, with what placement gave it.
 
-    `cpu_ids` is empty when the cores are not pinned; `gpus` are indices on this node.
+    `cpu_ids` is empty when the cores are not pinned; `gpus` are indices on this node. `tarball` is the newest of its
+    environment, if there is any.
     """
 
     task_id: Snowflake
@@ -27,6 +29,7 @@ class Execute:
     )
     gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     numa_node: int | None = None
+    tarball: Tarball | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,18 @@ class RunnerHealth:
     cluster_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncImage:
+    """Which tarball's image the node should have."""
+
+    tarball: Tarball
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhichSync:
+    stem: str = declare("The tarball.", bounds=Bounds(length=80, pattern=STEM))
+
+
 N, H = Role.NODE, Ownership.HOST
 EXECUTE = Route(
     "execute", "POST", "/api/execute", Execute, WorkloadState, N, "Take on one attempt.", H, 202, 4 * MEGABYTE
@@ -83,6 +98,9 @@ PAUSE = Route("pause", "POST", "/api/pause", Attempt, WorkloadState, N, "Freeze 
 RESUME = Route("resume", "POST", "/api/resume", Attempt, WorkloadState, N, "Let a frozen attempt go on.", H)
 STDOUT = Route("stdout", "GET", "/api/tasks/{task_id}/stdout", ReadOutput, ByteStream, N, "Standard output.", H)
 STDERR = Route("stderr", "GET", "/api/tasks/{task_id}/stderr", ReadOutput, ByteStream, N, "Standard error.", H)
+IMAGES = Route("images", "GET", "/api/images", Nothing, list[NodeImage], N, "The images of this node.", H)
+SYNC = Route("images.sync", "POST", "/api/images/sync", SyncImage, SyncState, N, "Fetch and load a tarball.", H, 202)
+SYNC_SHOW = Route("images.sync.show", "GET", "/api/images/sync/{stem}", WhichSync, SyncState, N, "How far it is.", H)
 HEALTH = Route("health", "GET", "/api/health", Nothing, RunnerHealth, N, "Whether the runner is well.", H)
 
 ROUTES = table_of(globals())

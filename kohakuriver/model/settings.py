@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from kohakuriver.model.fields import FREE, HOSTNAME, Bounds
+from kohakuriver.model.fields import ENVIRONMENT, FREE, HOSTNAME, Bounds
 
 PORT = Bounds(least=1, most=65535)
 PORT_OR_NONE = Bounds(least=0, most=65535)
@@ -15,6 +15,7 @@ SECONDS = Bounds(least=0.01, most=86400 * 365)
 HOURS = Bounds(least=1, most=24 * 3650)
 DAYS = Bounds(least=1, most=3650)
 SHORTEST_SECRET = 12
+IMAGE_LIMIT_BYTES, IMAGE_LIMITS = 200_000_000_000, Bounds(least=1_000_000, most=10**15)
 
 
 def check_rule(text: str) -> None:
@@ -22,6 +23,14 @@ def check_rule(text: str) -> None:
     from kohakuriver.model.policy import parse_rule  # only a host with rules needs it, and every command reads settings
 
     parse_rule(text)
+
+
+def check_size(text: str) -> None:
+    """Raise ValueError for what is no size such as 4G; empty is none."""
+    if text:
+        from kohakuriver.model.units import parse_bytes
+
+        parse_bytes(text)
 
 
 def check_secret(text: str) -> None:
@@ -100,6 +109,21 @@ class HostSettings:
         168, "A task that nobody approved for so many hours is rejected.", bounds=HOURS
     )
     audit_retention_days: int = setting(365, "Days the trail of who did what is kept.", bounds=DAYS)
+    docker_socket: str = setting("/var/run/docker.sock", "Socket of the host's own Docker daemon, for environments.")
+    default_container_name: str = setting(
+        "base", "Environment made at the first start; empty: none.", bounds=Bounds(pattern=f"({ENVIRONMENT})?")
+    )
+    initial_base_image: str = setting("debian:12-slim", "Image that this environment begins with.")
+    env_container_cpu_limit: float = setting(
+        0.0, "Cores that an environment on the host may use; 0: no limit.", bounds=Bounds(least=0, most=4096)
+    )
+    env_container_mem_limit: str = setting(
+        "",
+        "Memory that an environment on the host may use, such as 4G; empty: no limit.",
+        bounds=Bounds(check=check_size),
+    )
+    tarballs_kept: int = setting(2, "Tarballs kept of each environment.", bounds=Bounds(least=1, most=1000))
+    image_limit_bytes: int = setting(IMAGE_LIMIT_BYTES, "What an imported image may unpack to.", bounds=IMAGE_LIMITS)
     tls_cert_file: str = setting(
         "", "Certificate (PEM, with its chain); empty: that of `host tls init` if there is one, else no TLS."
     )
@@ -152,6 +176,7 @@ class RunnerSettings:
     numactl_path: str = setting("", "Path of numactl for the process engine; empty: not used.")
     resource_check_interval_seconds: float = setting(1.0, "Seconds between readings of the machine.", bounds=SECONDS)
     docker_image_sync_timeout: float = setting(600.0, "Seconds an image may take to arrive.", bounds=SECONDS)
+    image_limit_bytes: int = setting(IMAGE_LIMIT_BYTES, "What an image may unpack to.", bounds=IMAGE_LIMITS)
     log_level: str = setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
     )

@@ -13,7 +13,6 @@ from kohakuriver.model.units import parse_target
 
 MAX_COMMAND_CHARACTERS = 120_000  # Linux takes 128 KiB in one argument
 IMAGE = r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}"
-ENVIRONMENT = r"[a-z0-9][a-z0-9_.-]{0,62}"
 WORD = Bounds(length=MAX_COMMAND_CHARACTERS, count=4096)
 
 
@@ -84,7 +83,7 @@ class TaskSpec:
         flag="m",
     )
     container_name: str | None = declare(
-        "Environment to run in.", default=None, bounds=Bounds(length=63, pattern=ENVIRONMENT)
+        "Environment to run in.", default=None, bounds=Bounds(length=63, pattern=f.ENVIRONMENT)
     )
     registry_image: str | None = declare(
         "Image to run in, instead of an environment.",
@@ -175,6 +174,11 @@ class Task(TaskSpec):
     assigned_gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     assigned_numa: int | None = None
     reason: str | None = declare("Why it waits, one line a node.", default=None, bounds=Bounds(length=10_000_000))
+    image_digest: str | None = declare(
+        "Which image it runs in: NAME@sha256:… of a registry, or an image's id.",
+        default=None,
+        bounds=Bounds(length=600),
+    )
     exit_code: int | None = None
     signal: int | None = None
     error_message: str | None = None

@@ -21,9 +21,11 @@ from kohakuriver.runner.bench import Bench, EngineSlot
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
 from kohakuriver.runner.endpoints import health, streams, workloads
+from kohakuriver.runner.endpoints import images as image_answers
 from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
 from kohakuriver.runner.host_link import HostLink
+from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.membership import Belonging, belonging
 from kohakuriver.runner.node_name import address_of, bind_address_of, hostname_of, url_of
@@ -31,10 +33,12 @@ from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.state import Runner
 from kohakuriver.runner.store import Store
+from kohakuriver.runner.tarball_fetch import TarballFetch
 from kohakuriver.runner.vitals import Senses, Vitals
 from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.engine import Engine
+from kohakuriver.system.image_archive import Limits
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.machine import Sampler
 from kohakuriver.system.notify import Notifier
@@ -47,10 +51,10 @@ from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
 __all__ = ["make_engine", "running_runner", "serve"]
 
 log = logging.getLogger(__name__)
-ANSWERS = [*workloads.ANSWERS, *streams.ANSWERS, *health.ANSWERS]
+ANSWERS = [*workloads.ANSWERS, *streams.ANSWERS, *health.ANSWERS, *image_answers.ANSWERS]
 STATUS_SECONDS = 10.0
 SHARED_STORAGE_SECONDS = 15.0
-DISK_THREADS, READING_THREADS = 4, 4
+DISK_THREADS, READING_THREADS, IMAGE_THREADS = 4, 4, 2
 SPAWN_LIMIT = 100_000
 
 
@@ -115,6 +119,10 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
     loops = Loops(clock, spawn_limit=SPAWN_LIMIT)
     stack.push_async_callback(loops.stop)
     shared_dir = Path(settings.shared_dir).expanduser() if settings.shared_dir else None
+    shared = SharedStorage(shared_dir, clock)
+    images = _make_images(settings, slot, loops, shared, clock)
+    stack.callback(images.fetch.disk.close)
+    stack.callback(images.stop)
     return Bench(
         settings=settings,
         hostname=hostname_of(settings),
@@ -125,12 +133,21 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         store=store,
         slot=slot,
         cluster=await Cluster.from_store(store),
-        shared=SharedStorage(shared_dir, clock),
+        shared=shared,
         marks=Marks(state_dir / "started", disk),
         outputs=Outputs([*([shared_dir / "logs"] if shared_dir else []), own_logs], reading),
         disk=disk,
         mount_rules=await asyncio.to_thread(mounts.rules_of, settings),
+        images=images,
     )
+
+
+def _make_images(
+    settings: RunnerSettings, slot: EngineSlot, loops: Loops, shared: SharedStorage, clock: Clock
+) -> Images:
+    arriving = Path(settings.state_dir).expanduser() / "images"
+    fetch = TarballFetch(arriving, shared, Disk("images", IMAGE_THREADS), clock, settings.docker_image_sync_timeout)
+    return Images(loops, clock, lambda: slot.engine.images, fetch, Limits(settings.image_limit_bytes))
 
 
 def _make_directories(state_dir: Path, own_logs: Path, local_temp: Path) -> None:
@@ -151,13 +168,15 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
     if senses is None:
         senses = await asyncio.to_thread(Sampler, bench.clock, state_dir)
     vitals = Vitals(bench, senses)
+    link = HostLink(bench, attempts, vitals, peer, belongs.identity.own_fingerprint if belongs.identity else "")
+    bench.images.fetch.source = link
     return Runner(
         settings=bench.settings,
         hostname=bench.hostname,
         bench=bench,
         workloads=attempts,
         vitals=vitals,
-        link=HostLink(bench, attempts, vitals, peer, belongs.identity.own_fingerprint if belongs.identity else ""),
+        link=link,
     )
 
 

@@ -12,6 +12,7 @@ from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.container_spec import MountRules, Site
 from kohakuriver.runner.disk import Disk
+from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.shared_storage import SharedStorage
@@ -75,6 +76,7 @@ class Bench:
     outputs: Outputs
     disk: Disk
     mount_rules: MountRules
+    images: Images
     changed: Wake = field(default_factory=Wake)
     closing: Wake = field(default_factory=Wake)
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTS_AT_ONCE))

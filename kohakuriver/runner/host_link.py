@@ -4,10 +4,14 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from kohakuriver import __version__
-from kohakuriver.model import host_api
+from kohakuriver.model import docker_api, host_api
+from kohakuriver.model.docker_api import FetchTarball
 from kohakuriver.model.errors import NotFound, RiverError
+from kohakuriver.model.image import Tarball
 from kohakuriver.model.report import Acknowledged, Changed, Heartbeat, Register, Report
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.vitals import Vitals
@@ -40,6 +44,11 @@ class HostLink:
         self._introduced_with: EngineInfo | None = None
         self._failures = 0
         self.joined = False
+
+    def tarball(self, tarball: Tarball, offset: int) -> AbstractAsyncContextManager[Any]:
+        """The open answer with a tarball's bytes from there on; raises RiverError."""
+        asked = FetchTarball(hostname=self._bench.hostname, stem=tarball.stem, digest=tarball.digest, offset=offset)
+        return self._peer.stream(docker_api.TARBALL_FETCH, asked)
 
     async def keep(self, url: str) -> None:
         """Talk with the host for ever; it reaches this runner at `url`."""

@@ -11,6 +11,7 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.attempt import Held, Unwanted, one_line
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.container_spec import build, check_policy
+from kohakuriver.runner.images import Wanted
 from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, Mount, Phase
 
 log = logging.getLogger(__name__)
@@ -121,8 +122,13 @@ async def _ask_policy(work: Work) -> None:
 
 
 async def _get_image(work: Work) -> None:
-    async with work.held.patience(work.bench.settings.docker_image_sync_timeout, f"image {work.spec.image}"):
-        await work.bench.engine.ensure_image(work.spec.image)
+    bench, image = work.bench, work.spec.image
+    wanted = Wanted(image, work.held.accepted.request.tarball)
+    async with work.held.patience(bench.settings.docker_image_sync_timeout, f"image {image}"):
+        found = await bench.images.bring(wanted, lambda text: _tell(work, text))
+        if found is None:
+            return await bench.engine.ensure_image(image)
+    work.held.state = replace(work.held.state, image_digest=found.digest)
 
 
 async def _make_directories(work: Work) -> None:

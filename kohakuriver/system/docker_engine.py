@@ -49,6 +49,11 @@ class DockerEngine:
         self._daemon_is_back = threading.Event()
         self._begun: set[WorkloadKey] = set()
 
+    @property
+    def images(self) -> Images:
+        """Hands for the images of the daemon."""
+        return self._images
+
     async def open(self) -> None:
         """Connect and begin to listen; raises EngineFailed when the daemon does not answer."""
         await self._client.open()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+from kohakuriver.system.image_hands import ImageHands
 
 STDOUT_NAME, STDERR_NAME = "stdout", "stderr"
 
@@ -115,6 +116,10 @@ class Engine(Protocol):
     `retry_elsewhere` when another node might do better: daemon down, disk full; not for a missing program),
     `NotFound` for a key that the engine does not have.
     """
+
+    @property
+    def images(self) -> ImageHands | None:
+        """Hands for its images; None when it has none."""
 
     async def open(self) -> None:
         """Connect, begin to listen for events; raises EngineFailed when the engine cannot be reached."""

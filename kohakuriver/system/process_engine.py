@@ -53,6 +53,10 @@ class ProcessEngine:
         self._news: asyncio.Queue[WorkloadKey | None] = asyncio.Queue()
         self._unheard: set[WorkloadKey] = set()
 
+    @property
+    def images(self) -> None:
+        """A process needs none."""
+
     async def open(self) -> None:
         self._open = True
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from kohakuriver.model import host_api, runner_api
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict, EngineFailed, NotFound
+from kohakuriver.model.image import NodeImage, SyncPhase, SyncState
 from kohakuriver.model.node import Gpu, Machine, Metrics, NumaNode, Sample
 from kohakuriver.model.report import (
     Acknowledged,
@@ -29,7 +30,7 @@ from kohakuriver.model.report import (
     State,
     WorkloadState,
 )
-from kohakuriver.model.runner_api import Attempt, Execute, Kill, Nothing, ReadOutput, RunnerHealth
+from kohakuriver.model.runner_api import Attempt, Execute, Kill, Nothing, ReadOutput, RunnerHealth, SyncImage, WhichSync
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.secrets import load_secret
@@ -197,6 +198,15 @@ async def health(runner: MadeUpRunner, caller: Caller, asked: Nothing) -> Runner
     return RunnerHealth(hostname=runner.hostname, version="0", cluster_id="")
 
 
+async def images(runner: MadeUpRunner, caller: Caller, asked: Nothing) -> list[NodeImage]:
+    return []
+
+
+async def sync(runner: MadeUpRunner, caller: Caller, asked: SyncImage | WhichSync) -> SyncState:
+    runner.orders.append(asked)
+    return SyncState(phase=SyncPhase.PRESENT)
+
+
 ANSWERS: list[Answer[MadeUpRunner]] = [
     on(runner_api.EXECUTE, execute),
     on(runner_api.KILL, kill),
@@ -205,6 +215,9 @@ ANSWERS: list[Answer[MadeUpRunner]] = [
     on_stream(runner_api.STDOUT, output),
     on_stream(runner_api.STDERR, output),
     on(runner_api.HEALTH, health),
+    on(runner_api.IMAGES, images),
+    on(runner_api.SYNC, sync),
+    on(runner_api.SYNC_SHOW, sync),
 ]
 
 

@@ -13,6 +13,7 @@ from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.endpoints import nodes as node_answers
 from kohakuriver.host.endpoints import tasks as task_answers
 from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import nodes as node_rows
@@ -38,6 +39,7 @@ from tests.manual_clock import ManualClock
 CORES, GPUS = 4, 2
 PERSON = Caller("local", Role.ADMIN)
 Attempt = tuple[int, int]
+NO_TARBALLS = Tarballs(Path("/nonexistent"))
 
 
 @dataclass
@@ -175,7 +177,7 @@ class Cluster:
             RunnerPeers,
             SimpleNamespace(at=lambda hostname, url, fingerprint: Line(self.runners[url.rpartition("/")[2]])),
         )
-        self.scheduler = TaskScheduler(self.db, self.registry, peers, self.clock, self.outbox, 5.0, 10.0)
+        self.scheduler = TaskScheduler(self.db, self.registry, peers, self.clock, self.outbox, 5.0, 10.0, NO_TARBALLS)
         self.dispatch = Dispatch(self.db, self.registry, self.scheduler, self.loops, self.clock, Wake())
         self.health = HealthCheck(self.settings, self.registry, self.scheduler, self.clock, self.dispatch.wake)
         members = ("settings", "db", "clock", "registry", "scheduler", "dispatch")

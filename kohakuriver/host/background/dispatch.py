@@ -64,7 +64,9 @@ class Dispatch:
             await self.clock.sleep(min(MOST_REST_SECONDS, took * (REST_AFTER_WORK if placed else REST_AFTER_NOTHING)))
 
     def explain(self, task: Shown) -> str | None:
-        """Why a task waits, as the last pass saw it; None when it does not wait."""
+        """Why a task waits, as the last pass saw it or its node says it; None when it does not wait."""
+        if task.status is Status.ASSIGNING and task.node in self.registry.nodes:
+            return self.registry.nodes[task.node].preparing.get(task.task_id)
         if task.status is not Status.PENDING:
             return None
         if task.task_id in self.waits:

@@ -87,7 +87,9 @@ def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
         return [_judge_end(task, state, now)]
     changes = []
     if task.status is Status.ASSIGNING and state.state is not State.PREPARING:
-        changes.append(Change(Event.STARTED, {"started_at": _time(state.started_at, now)}))
+        changes.append(
+            Change(Event.STARTED, {"started_at": _time(state.started_at, now), "image_digest": state.image_digest})
+        )
     elif task.status is Status.LOST:
         found = Event.FOUND_STARTING if state.state is State.PREPARING else Event.FOUND_ALIVE
         changes.append(Change(found, {"completed_at": None, "error_message": None}))
@@ -120,6 +122,7 @@ CLEARED: dict[str, Any] = {
     "assigned_numa": None,
     "started_at": None,
     "completed_at": None,
+    "image_digest": None,
     "exit_code": None,
     "signal": None,
     "error_message": None,
@@ -138,6 +141,7 @@ def _judge_end(task: Task, state: WorkloadState, now: float) -> Change:
         "started_at": _time(state.started_at, now) if state.started_at else task.started_at,
         "completed_at": _time(state.ended_at, now),
         "error_message": state.message,
+        "image_digest": state.image_digest or task.image_digest,
         "stdout_bytes": state.stdout_bytes,
         "stderr_bytes": state.stderr_bytes,
     }

@@ -1,16 +1,19 @@
 """Speaks with runners about tasks: sends what the rows want done there, and takes what comes back into the rows."""
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kohakuriver.host.services import reconcile
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
+from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.store import task_secrets, tasks
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Unavailable
+from kohakuriver.model.image import Tarball
 from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
 from kohakuriver.model.report import Acknowledged, AttemptRef, Report, State, WorkloadState
 from kohakuriver.model.task import SPEC_FIELDS, Task, TaskSpec
@@ -114,6 +117,7 @@ class TaskScheduler:
     outbox: Outbox
     heartbeat_interval_seconds: float
     kill_grace_seconds: float
+    tarballs: Tarballs
 
     async def send_task_to_runner(self, row: Live) -> None:
         """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
@@ -130,6 +134,7 @@ class TaskScheduler:
             secret_env=secret_env,
             gpus=task.assigned_gpus,
             numa_node=task.assigned_numa,
+            tarball=await self._newest_tarball(task.container_name),
         )
         key = (row.task_id, row.attempt)
         never_tried = key in self.outbox.unsent
@@ -171,6 +176,7 @@ class TaskScheduler:
         rows, elsewhere = await self.db.read(lambda tx: _standing(tx, node.row.hostname, report.workloads))
         verdict = reconcile.reconcile(rows, report.workloads, elsewhere, self.may_be_under_way)
         node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
+        node.preparing = {s.task_id: s.message for s in report.workloads if s.state is State.PREPARING and s.message}
         node.strays = len(verdict.unknown)
         ended, fenced = list(verdict.ended), list(verdict.fenced)
         fenced += [ref for ref in verdict.unknown if self._unknown_too_long(ref)]
@@ -232,6 +238,9 @@ class TaskScheduler:
 
         await self.db.write(end)
         self.outbox.forget(row.task_id, row.attempt)
+
+    async def _newest_tarball(self, environment: str | None) -> Tarball | None:
+        return await asyncio.to_thread(self.tarballs.newest, environment) if environment else None
 
     def _peer(self, row: Live) -> Peer:
         node = self.registry.get(row.node).row

@@ -176,4 +176,11 @@ MIGRATIONS = (
         last_used_at REAL,
         UNIQUE(user_id, public_key));
     """,
+    """
+    CREATE TABLE image_jobs(
+        job_id INTEGER PRIMARY KEY,
+        environment TEXT NOT NULL,
+        state TEXT NOT NULL,
+        document TEXT NOT NULL);
+    """,
 )
