@@ -43,15 +43,20 @@ BODY: dict[str, object] = {
     "report": REPORT,
     "hostname": NODE,
     "nonce": "0" * 64,
+    "stem": "lab-1700000000",
+    "digest": "0" * 64,
     "public_key": PUBLIC_KEY,
 }
 # Of which thing each field of a path is the name, and what keeps others from it.
 OWNED = {
     "task_id": {Ownership.TASK_READ, Ownership.TASK_CONTROL, Ownership.WORKLOAD_USE},
     "token_id": {Ownership.TOKEN},
+    "session_id": {Ownership.SESSION},
+    "key_id": {Ownership.KEY},
+    "hostname": {Ownership.NODE},
+    "stem": {Ownership.NODE},
 }
-OWNED |= {"session_id": {Ownership.SESSION}, "key_id": {Ownership.KEY}, "hostname": {Ownership.NODE}}
-NOBODYS = {"user_id", "invitation_id", "group", "join_id"}  # things of the cluster: operators and admins only
+NOBODYS = {"user_id", "invitation_id", "group", "join_id", "job_id", "name"}  # of the cluster: operators and admins only
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Things:
             "user_id": str(self.owner.user_id),
             "invitation_id": "1",
             "join_id": "1",
+            "job_id": "1",
             "group": "nobodys",
         }
         fields = dataclasses.fields(route.takes)
@@ -262,7 +268,7 @@ def outcome(said: Said, route: AnyRoute) -> int:
         return 403
     if said.status == 404 and route.owns is not Ownership.NOTHING and said.message.startswith("there is no "):
         return 200 if route.owns is Ownership.NODE else 404
-    assert said.status < 500, said
+    assert said.status < 500 or said.code == "engine_failed", said  # let in, and told that this host has no Docker
     return 200
 
 
