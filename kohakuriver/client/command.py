@@ -96,6 +96,7 @@ class Command(NamedTuple, Generic[Q, R]):
     """One command of a noun, `verb` is a word or two; `also` names routes that it calls besides its own.
 
     An empty verb is the noun alone. One that `enters` may name a cluster that nobody knows yet.
+    `words` are fields that are typed without an option, besides those in the route's path.
 
     Without `act`, the request is sent (once for each word, where `many`) and `show` gives the lines of its answer.
     """
@@ -112,10 +113,11 @@ class Command(NamedTuple, Generic[Q, R]):
     also: tuple[Route[Any, Any], ...] = ()
     more: str = ""
     enters: bool = False
+    words: frozenset[str] = frozenset()
 
     @property
     def form(self) -> flags.Form:
-        positional = self.route.path_fields - self.hidden
+        positional = (self.route.path_fields | self.words) - self.hidden
         return flags.Form(self.route.takes, positional, self.many, self.hidden, self.spelled)
 
     @property

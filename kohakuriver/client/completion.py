@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kohakuriver.client.session import Session
+from kohakuriver.model import docker_api
 from kohakuriver.model import host_api as api
 from kohakuriver.model.errors import BadRequest, RiverError
 from kohakuriver.model.fields import HOSTNAME
@@ -52,6 +53,9 @@ def candidates(words: Sequence[str], settings: ClientSettings) -> list[str]:
         if words[:1] == ["node"]:
             names = [node.hostname for node in session.call(api.NODE_LIST, Nothing())]
             return [name for name in names if re.fullmatch(HOSTNAME, name)]  # the shell expands what it is offered
+        if words[:1] in (["environment"], ["tarball"]):
+            tarballs = session.call(docker_api.TARBALL_LIST, Nothing())
+            return sorted({t.environment if words == ["environment"] else t.stem for t in tarballs})
     except RiverError:
         pass
     finally:

@@ -72,13 +72,13 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
     hints = hints_of(kind)
     fields = dataclasses.fields(kind)
     members = {f.name: SPECIAL[f.name] if f.name in SPECIAL else values(hints[f.name], bounds_of(f)) for f in fields}
-    return st.fixed_dictionaries(members).map(_consistent).map(lambda made: kind(**made))
+    rivals = {f.name: bounds_of(f).not_with for f in dataclasses.fields(kind) if bounds_of(f).not_with}
+    return st.fixed_dictionaries(members).map(lambda made: kind(**_consistent(made, rivals)))
 
 
-def _consistent(made: dict[str, Any]) -> dict[str, Any]:
-    if made.get("container_name") and made.get("registry_image"):
-        return made | {"registry_image": None}
-    return made
+def _consistent(made: dict[str, Any], rivals: dict[str, str]) -> dict[str, Any]:
+    """Of two members that exclude each other only one is given."""
+    return made | {name: None for name, rival in rivals.items() if made.get(name) and made.get(rival)}
 
 
 def _plain(kind: Any, bounds: Bounds) -> st.SearchStrategy[Any]:

@@ -70,8 +70,8 @@ def lying_index(name: str) -> bytes:
 
 def other_parts() -> bytes:
     """An index that leads to another image than the manifest does."""
-    other = dict((entry.name, (entry, data)) for entry, data in oci_members(Archive(layer=SMALL)))
-    mine = dict((entry.name, (entry, data)) for entry, data in oci_members(Archive(layer=tar_of([]))))
+    other = {entry.name: (entry, data) for entry, data in oci_members(Archive(layer=SMALL))}
+    mine = {entry.name: (entry, data) for entry, data in oci_members(Archive(layer=tar_of([])))}
     return tar_of((mine | other | {"manifest.json": mine["manifest.json"]}).values())
 
 

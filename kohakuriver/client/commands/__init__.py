@@ -20,6 +20,7 @@ class Noun(NamedTuple):
 NOUNS = (
     Noun("task", "run commands in the cluster, see how they do, read their output"),
     Noun("node", "the machines: what they have, how they feel, which may get tasks"),
+    Noun("docker", "environments to run in, the tarballs that carry them, the images of nodes"),
     Noun("auth", "who you are here: log in and out, tokens, invitations, accounts, groups"),
     Noun("audit", "who did what to what, from where, with what result"),
 )
