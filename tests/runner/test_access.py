@@ -11,8 +11,9 @@ from kohakuriver.model import runner_api
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotLoggedIn, RiverError
+from kohakuriver.model.image import Tarball
 from kohakuriver.model.route import Route
-from kohakuriver.model.runner_api import Attempt, Kill, Nothing, ReadOutput, RunnerHealth
+from kohakuriver.model.runner_api import Attempt, Kill, Nothing, ReadOutput, RunnerHealth, SyncImage, WhichSync
 from kohakuriver.runner.app import ANSWERS
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
@@ -27,7 +28,7 @@ def test_every_entry_is_for_the_host_alone() -> None:
 @pytest.mark.parametrize("route", runner_api.ROUTES, ids=lambda route: str(route.name))
 def test_nobody_else_is_answered(tmp_path: Path, route: Route[Any, Any]) -> None:
     async def script(stage: Stage) -> None:
-        url = stage.runner.url + route.path.format(task_id=1)
+        url = stage.runner.url + route.path.format(task_id=1, stem=TARBALL.stem)
         async with aiohttp.ClientSession() as http:
             async with http.request(route.method, url) as answer:
                 assert answer.status == 401
@@ -44,6 +45,7 @@ def test_nobody_else_is_answered(tmp_path: Path, route: Route[Any, Any]) -> None
 
 
 TASK = Snowflake(1)
+TARBALL = Tarball(stem="lab-1700000000", environment="lab", made_at=1700000000, size_bytes=1, digest="0" * 64)
 REQUESTS: dict[str, Any] = {
     "execute": request("true"),
     "kill": Kill(task_id=TASK, attempt=1),
@@ -52,6 +54,9 @@ REQUESTS: dict[str, Any] = {
     "stdout": ReadOutput(task_id=TASK),
     "stderr": ReadOutput(task_id=TASK),
     "health": Nothing(),
+    "images": Nothing(),
+    "images.sync": SyncImage(tarball=TARBALL),
+    "images.sync.show": WhichSync(stem=TARBALL.stem),
 }
 
 
