@@ -27,9 +27,9 @@ from kohakuriver.system.engine import (
     cut_marker,
 )
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+from kohakuriver.system.image_hands import ImageHands
 from kohakuriver.system.process_calls import identity
 from kohakuriver.system.process_exec import Beside, begin_exec
-from kohakuriver.system.image_hands import ImageHands
 from tests.fake_shell import Die, EatMemory, Print, Program, Sleep, Step
 
 

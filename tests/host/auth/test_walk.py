@@ -56,7 +56,14 @@ OWNED = {
     "hostname": {Ownership.NODE},
     "stem": {Ownership.NODE},
 }
-NOBODYS = {"user_id", "invitation_id", "group", "join_id", "job_id", "name"}  # of the cluster: operators and admins only
+NOBODYS = {
+    "user_id",
+    "invitation_id",
+    "group",
+    "join_id",
+    "job_id",
+    "name",
+}  # of the cluster: operators and admins only
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
