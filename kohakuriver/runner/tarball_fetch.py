@@ -71,7 +71,7 @@ class TarballFetch:
         try:
             await self._insist(tarball, arriving, transfer)
         finally:
-            await self.disk.do(arriving.file.close)
+            arriving.file.close()  # nothing is buffered in it
         if arriving.digest.hexdigest() != tarball.digest:
             await self.discard(part)
             raise EngineFailed(f"tarball {tarball.stem} did not arrive as it is on the host", retry_elsewhere=True)

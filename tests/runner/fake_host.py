@@ -1,10 +1,11 @@
 """A host that only listens to runners: it keeps what they report, and answers as a test tells it to."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from kohakuriver.model import host_api
+from kohakuriver.model import docker_api, host_api
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.errors import NotFound, RiverError
 from kohakuriver.model.report import (
@@ -18,10 +19,10 @@ from kohakuriver.model.report import (
     State,
     WorkloadState,
 )
-from kohakuriver.wire.serve import Edge, Identified, Incoming, build_app, listening, on
+from kohakuriver.wire.serve import Edge, Identified, Incoming, Streamed, build_app, listening, on, on_stream
 from kohakuriver.wire.sign import REQUEST_HEADER, SteadyTime, Verifier
 
-ROUTES = (host_api.NODE_REGISTER, host_api.NODE_HEARTBEAT, host_api.NODE_REPORT)
+ROUTES = (host_api.NODE_REGISTER, host_api.NODE_HEARTBEAT, host_api.NODE_REPORT, docker_api.TARBALL_FETCH)
 
 
 @dataclass
@@ -40,6 +41,9 @@ class FakeHost:
     reports: list[Report] = field(default_factory=list)
     told: dict[tuple[int, int], WorkloadState] = field(default_factory=dict)
     ends: list[WorkloadState] = field(default_factory=list)
+    tarballs: dict[str, bytes] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)  # after how many bytes the next answers with tarballs break off
+    offsets: list[int] = field(default_factory=list)  # from where tarballs were asked for
 
     def take(self, report: Report) -> Acknowledged:
         if self.error is not None:
@@ -84,7 +88,25 @@ async def _changed(host: FakeHost, caller: Caller, asked: Changed) -> Acknowledg
     return host.take(asked.report)
 
 
-async def _guard(host: FakeHost, caller: Caller, owns: Ownership, asked: Register | Heartbeat | Changed) -> None:
+async def _fetch(host: FakeHost, caller: Caller, asked: docker_api.FetchTarball) -> Streamed:
+    host.offsets.append(asked.offset)
+    if asked.stem not in host.tarballs:
+        raise NotFound(f"there is no tarball {asked.stem}")
+    rest = host.tarballs[asked.stem][asked.offset :]
+    cut = host.cuts.pop(0) if host.cuts else None
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield rest[:cut]
+        if cut is not None:
+            await asyncio.sleep(0.05)  # for what was sent to arrive
+            raise ConnectionResetError("the host was killed")
+
+    return Streamed(chunks(), {"Content-Length": str(len(rest))})
+
+
+async def _guard(
+    host: FakeHost, caller: Caller, owns: Ownership, asked: Register | Heartbeat | Changed | docker_api.FetchTarball
+) -> None:
     assert owns is Ownership.NODE
     assert caller.name == asked.hostname
 
@@ -102,6 +124,7 @@ async def serving(host: FakeHost, secret: bytes) -> AsyncIterator[None]:
         on(host_api.NODE_REGISTER, _register),
         on(host_api.NODE_HEARTBEAT, _heartbeat),
         on(host_api.NODE_REPORT, _changed),
+        on_stream(docker_api.TARBALL_FETCH, _fetch),
     ]
     app = build_app(ROUTES, answers, Edge(host, identify, _guard))
     async with listening(app, "127.0.0.1", host.port) as host.port:
