@@ -27,6 +27,7 @@ FAST_HOST = {
     "KOHAKURIVER_CLEANUP_CHECK_INTERVAL_SECONDS": "0.5",
     "KOHAKURIVER_KILL_GRACE_SECONDS": "1",
 }
+NO_ENVIRONMENT = {"KOHAKURIVER_DEFAULT_CONTAINER_NAME": ""}
 NODES = ("alpha", "beta")  # alpha shares storage with the host, beta does not
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CLEAN_SECONDS = 15.0
@@ -123,7 +124,8 @@ def shared_rig(pyz: Path, daemon: Daemon | None) -> Iterator[Rig]:
         shared = {"KOHAKURIVER_SHARED_DIR": str(folder / "shared")}
         cut = {"KOHAKURIVER_LOG_LIMIT_BYTES": str(LOG_LIMIT_BYTES)}
         env = (docker_env(daemon, folder) if daemon else PROCESS) | cut
-        rig = Rig(pyz, folder, kind="docker" if daemon else "process", host_env=FAST_HOST | shared)
+        own = {"KOHAKURIVER_DOCKER_SOCKET": daemon.socket if daemon else str(folder / "no-docker"), **NO_ENVIRONMENT}
+        rig = Rig(pyz, folder, kind="docker" if daemon else "process", host_env=FAST_HOST | shared | own)
         for name in NODES:
             rig.add_runner(name, env | (shared if name == NODES[0] else {}))
         try:

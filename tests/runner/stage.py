@@ -172,7 +172,11 @@ class Stage:
 
 def request(*command: str, task_id: int = 1, attempt: int = 1, **changes: Any) -> Execute:
     """A request to execute; `changes` go to the spec unless they belong to the request."""
-    outer = {name: changes.pop(name) for name in ("gpus", "numa_node", "secret_env", "tarball", "registry_password") if name in changes}
+    outer = {
+        name: changes.pop(name)
+        for name in ("gpus", "numa_node", "secret_env", "tarball", "registry_password")
+        if name in changes
+    }
     program, *arguments = command
     spec = TaskSpec(command=program, arguments=arguments, **changes)
     return Execute(task_id=Snowflake(task_id), attempt=attempt, owner="ada", spec=spec, **outer)
