@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kohakuriver.model import runner_api
 from kohakuriver.model.errors import EngineFailed
@@ -92,7 +93,7 @@ def lab(stage: Stage, stem: str = STEM, data: bytes | None = None) -> Tarball:
     return tarball_of(stem, stage.host.tarballs[stem])
 
 
-async def with_images(stage: Stage, **settings: object) -> Daemon:
+async def with_images(stage: Stage, **settings: Any) -> Daemon:
     """The runner is up, on a node whose engine has images."""
     daemon = stage.node.images = Daemon()
     await stage.start_runner(**settings)
