@@ -30,6 +30,7 @@ from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.image_hands import ImageHands
 from kohakuriver.system.process_calls import identity
 from kohakuriver.system.process_exec import Beside, begin_exec
+from kohakuriver.system.rooted import Root
 from tests.fake_shell import Die, EatMemory, Print, Program, Sleep, Step
 
 
@@ -126,6 +127,12 @@ class FakeWorkload:
             whole = data if len(data) <= limit else data[:limit] + cut_marker(limit)
             with open(self.spec.log_directory / name, "ab") as file:
                 file.write(whole[file.tell() :])
+
+    def open_root(self) -> Root:
+        """Its files, which are a directory beside its logs."""
+        directory = self.spec.log_directory.with_name(f"{self.spec.log_directory.name}-root")
+        directory.mkdir(parents=True, exist_ok=True)
+        return Root.at(directory)
 
     def _changed(self) -> None:
         self.node.tell(self)
@@ -313,6 +320,10 @@ class FakeEngine:
     def _must_run(self, key: WorkloadKey) -> None:
         if self._find(key).phase is not Phase.RUNNING:
             raise Conflict(f"workload {key.task_id} is not running")
+
+    async def open_root(self, key: WorkloadKey, writable: bool) -> Root:
+        await self._step("open_root", key, lambda: None)
+        return self._find(key).open_root()
 
     async def events(self) -> AsyncIterator[WorkloadKey]:
         while (key := await self._heard.get()) is not None:

@@ -35,7 +35,7 @@ LAUNCHER = "launcher"  # stands alone, so whoever must know the running file may
 
 # Where a module that touches the world may be imported: a room, or one file.
 HOMES = {
-    "aiohttp": {"wire/", "host/app.py", "runner/app.py", "host/endpoints/streams.py"},
+    "aiohttp": {"wire/", "host/app.py", "runner/app.py"},
     "yarl": {"wire/"},
     "multidict": {"wire/"},
     "docker": {"system/"},

@@ -34,6 +34,7 @@ from kohakuriver.host.endpoints import (
     audit,
     auth,
     docker,
+    filesystem,
     health,
     joining,
     node_images,
@@ -68,16 +69,17 @@ from kohakuriver.system.sqlite import Database
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.joining import MASTER_FILE
 from kohakuriver.wire.peers import RunnerPeers
-from kohakuriver.wire.serve import build_app, listening
+from kohakuriver.wire.serve import Bindable, build_app, listening
 from kohakuriver.wire.sign import SteadyTime, Verifier
 
 log = logging.getLogger(__name__)
-ANSWERS = [
+ANSWERS: list[Bindable[Host]] = [
     *tasks.ANSWERS,
     *approvals.ANSWERS,
     *nodes.ANSWERS,
     *health.ANSWERS,
     *streams.ANSWERS,
+    *filesystem.ANSWERS,
     *auth.ANSWERS,
     *accounts.ANSWERS,
     *audit.ANSWERS,

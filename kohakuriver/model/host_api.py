@@ -205,9 +205,10 @@ ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
 
 @cache
 def _whole_table() -> tuple[Route[Any, Any], ...]:
-    from kohakuriver.model import auth_api, docker_api, join_api, ssh_api
+    from kohakuriver.model import auth_api, docker_api, files_api, join_api, ssh_api
 
-    return (*table_of(globals()), *auth_api.ROUTES, *join_api.ROUTES, *ssh_api.ROUTES, *docker_api.ROUTES)
+    others = (auth_api.ROUTES, join_api.ROUTES, ssh_api.ROUTES, docker_api.ROUTES, files_api.ROUTES)
+    return (*table_of(globals()), *(route for table in others for route in table))
 
 
 def __getattr__(name: str) -> Any:

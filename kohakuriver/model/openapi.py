@@ -11,7 +11,8 @@ from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
 from kohakuriver.model.route import ByteStream, PlainText, Route
 
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
-JSON, TEXT = "application/json", "text/plain"
+JSON, TEXT, OCTETS = "application/json", "text/plain", "application/octet-stream"
+BYTES = {"type": "string", "format": "binary"}
 ID = "^([1-9][0-9]{0,17}|[1-8][0-9]{18})$"
 NO_NUL = {"not": {"pattern": r"\x00"}}
 REFUSAL = {
@@ -52,6 +53,8 @@ def _operation(route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any
     if route.has_body and body:
         schema = _record(route.takes, schemas, leave_out=route.path_fields)
         told["requestBody"] = {"required": bool(schema["required"]), "content": {JSON: {"schema": schema}}}
+    if route.raw_body:
+        told["requestBody"] = {"required": True, "content": {OCTETS: {"schema": BYTES}}}
     return told
 
 
@@ -74,7 +77,7 @@ def _parameter(f: "dataclasses.Field[Any]", route: Route[Any, Any], schemas: dic
 
 def _success(route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     if route.gives is ByteStream:
-        return {"description": "bytes", "content": {route.media: {"schema": {"type": "string", "format": "binary"}}}}
+        return {"description": "bytes", "content": {route.media: {"schema": BYTES}}}
     if route.gives is PlainText:
         return {"description": "text", "content": {TEXT: {"schema": {"type": "string"}}}}
     return {"description": "done", "content": {JSON: {"schema": _schema(route.gives, FREE, schemas)}}}

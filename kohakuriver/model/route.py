@@ -68,6 +68,11 @@ class Route(_Entry, Generic[Q, R]):
     success: int = 200
     body_limit_bytes: int = MEGABYTE
     media: str = "application/octet-stream"  # of raw bytes
+    raw_body: bool = False  # its body is raw bytes, and what is not in the path travels in the query
+
+    @property
+    def has_body(self) -> bool:
+        return not self.raw_body and super().has_body
 
 
 @dataclass(frozen=True)

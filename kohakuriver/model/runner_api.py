@@ -6,6 +6,7 @@ from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.files_api import RUNNER_ROUTES
 from kohakuriver.model.image import STEM, NodeImage, SyncState, Tarball
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import MEGABYTE, ByteStream, Route, table_of
@@ -103,4 +104,4 @@ SYNC = Route("images.sync", "POST", "/api/images/sync", SyncImage, SyncState, N,
 SYNC_SHOW = Route("images.sync.show", "GET", "/api/images/sync/{stem}", WhichSync, SyncState, N, "How far it is.", H)
 HEALTH = Route("health", "GET", "/api/health", Nothing, RunnerHealth, N, "Whether the runner is well.", H)
 
-ROUTES = table_of(globals())
+ROUTES = (*table_of(globals()), *RUNNER_ROUTES)

@@ -20,7 +20,7 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.bench import Bench, EngineSlot
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
-from kohakuriver.runner.endpoints import health, streams, workloads
+from kohakuriver.runner.endpoints import files, health, streams, workloads
 from kohakuriver.runner.endpoints import images as image_answers
 from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
@@ -38,6 +38,7 @@ from kohakuriver.runner.vitals import Senses, Vitals
 from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.engine import Engine
+from kohakuriver.system.files import Files
 from kohakuriver.system.image_archive import Limits
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.machine import Sampler
@@ -45,13 +46,19 @@ from kohakuriver.system.notify import Notifier
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.pinning import context_for
-from kohakuriver.wire.serve import Edge, build_app, listening
+from kohakuriver.wire.serve import Bindable, Edge, build_app, listening
 from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
 
 __all__ = ["make_engine", "running_runner", "serve"]
 
 log = logging.getLogger(__name__)
-ANSWERS = [*workloads.ANSWERS, *streams.ANSWERS, *health.ANSWERS, *image_answers.ANSWERS]
+ANSWERS: list[Bindable[Runner]] = [
+    *workloads.ANSWERS,
+    *streams.ANSWERS,
+    *files.ANSWERS,
+    *health.ANSWERS,
+    *image_answers.ANSWERS,
+]
 STATUS_SECONDS = 10.0
 SHARED_STORAGE_SECONDS = 15.0
 DISK_THREADS, READING_THREADS, IMAGE_THREADS = 4, 4, 2
@@ -170,6 +177,8 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
     vitals = Vitals(bench, senses)
     link = HostLink(bench, attempts, vitals, peer, belongs.identity.own_fingerprint if belongs.identity else "")
     bench.images.fetch.source = link
+    own_files = Files()
+    stack.callback(own_files.close)
     return Runner(
         settings=bench.settings,
         hostname=bench.hostname,
@@ -177,6 +186,7 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
         workloads=attempts,
         vitals=vitals,
         link=link,
+        files=own_files,
     )
 
 

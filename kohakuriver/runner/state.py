@@ -9,6 +9,7 @@ from kohakuriver.runner.store import Store
 from kohakuriver.runner.vitals import Vitals
 from kohakuriver.runner.workloads import Workloads
 from kohakuriver.system.clock import Clock
+from kohakuriver.system.files import Files
 from kohakuriver.system.loops import Loops
 
 
@@ -22,6 +23,7 @@ class Runner:
     workloads: Workloads
     vitals: Vitals
     link: HostLink
+    files: Files
     url: str = ""
 
     @property

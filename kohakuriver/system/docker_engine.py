@@ -17,11 +17,13 @@ from kohakuriver.system.docker_exec import begin_exec, inside
 from kohakuriver.system.docker_images import Images
 from kohakuriver.system.docker_orphans import Fate, daemon_started_at, end_orphan, find_orphan
 from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
+from kohakuriver.system.docker_root import open_root
 from kohakuriver.system.docker_spec import Owner
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.hanging_up import end_strays
 from kohakuriver.system.loops import Loops
+from kohakuriver.system.rooted import Root
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 OPEN_SECONDS = 15.0
@@ -168,6 +170,10 @@ class DockerEngine:
     async def inside(self, key: WorkloadKey) -> Inside:
         """Its first process; raises NotFound, Conflict when it does not run, EngineFailed."""
         return await inside(self._client, await self._containers.id_of(key))
+
+    async def open_root(self, key: WorkloadKey, writable: bool) -> Root:
+        """Its files, also when it has exited; raises NotFound, Conflict, EngineFailed for other storage drivers."""
+        return await open_root(self._client, await self._containers.id_of(key), writable)
 
     def events(self) -> AsyncIterator[WorkloadKey]:
         """Keys about which something changed since the engine was opened; for one listener."""

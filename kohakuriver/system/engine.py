@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.image_hands import ImageHands
+from kohakuriver.system.rooted import Root
 
 STDOUT_NAME, STDERR_NAME = "stdout", "stderr"
 
@@ -168,6 +169,12 @@ class Engine(Protocol):
 
     async def inside(self, key: WorkloadKey) -> Inside:
         """A process of a running workload, by which its root and network are found; raises NotFound, Conflict."""
+
+    async def open_root(self, key: WorkloadKey, writable: bool) -> Root:
+        """The workload's files, also of one that does not run; whoever asked closes it.
+
+        Raises NotFound, Conflict while it is neither, NotAllowed where a workload has no root of its own.
+        """
 
     def events(self) -> AsyncIterator[WorkloadKey]:
         """Keys of workloads about which something changed; may repeat, may miss while the engine is away."""

@@ -66,3 +66,13 @@ def file_system_of(descriptor: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return told[0] & 0xFFFFFFFF
+
+
+def sync_file_system(directory: int) -> None:
+    """Return when all that was written to the file system of an open directory is on disk; raises OSError."""
+    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if _libc.syncfs(ctypes.c_int(opened)) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(opened)

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import kohakuriver
-from kohakuriver.model.errors import Conflict, EngineFailed, from_wire
+from kohakuriver.model.errors import Conflict, EngineFailed, NotAllowed, from_wire
 from kohakuriver.system import process_journal
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Exit, Observed, Phase, WorkloadKey
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
@@ -25,6 +25,7 @@ from kohakuriver.system.process_exec import Beside, begin_exec
 from kohakuriver.system.process_keeper import LOG_NAME, SOCKET_NAME, WORKLOADS_NAME
 from kohakuriver.system.process_plan import Look, Plan
 from kohakuriver.system.process_spec import MINIMAL_PATH, plan_of
+from kohakuriver.system.rooted import Root
 
 _TRIES = 5
 _SPAWN_SECONDS = 30.0
@@ -120,6 +121,11 @@ class ProcessEngine:
         if (await self.observe(key)).phase is not Phase.RUNNING:
             raise Conflict(f"task {key.task_id} does not run")
         return await asyncio.to_thread(_read_beside, self._root / WORKLOADS_NAME / f"{key.task_id}-{key.attempt}")
+
+    async def open_root(self, key: WorkloadKey, writable: bool) -> Root:
+        """There is none: what it sees as `/` is the node's own."""
+        await self.observe(key)
+        raise NotAllowed("without a container a task's files are those of its node: they are not handed out")
 
     async def events(self) -> AsyncIterator[WorkloadKey]:
         while (key := await self._news.get()) is not None:

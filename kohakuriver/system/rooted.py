@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed, NotFound, RiverError
-from kohakuriver.system.openat2 import IN_ROOT, NO_MAGICLINKS, file_system_of, openat2, refuse_mount
+from kohakuriver.system.openat2 import (
+    BENEATH,
+    IN_ROOT,
+    NO_MAGICLINKS,
+    file_system_of,
+    openat2,
+    refuse_mount,
+    sync_file_system,
+)
 from kohakuriver.system.rooted_tree import Stop, never, remove_tree
 
 MAX_PATH_BYTES = 4095
@@ -51,7 +59,7 @@ _WORDS = {
     errno.EEXIST: (Conflict, "it exists already"),
     errno.ENOTEMPTY: (Conflict, "the directory is not empty"),
     errno.ELOOP: (Conflict, "its links lead in a circle, or to where nobody may follow"),
-    errno.EXDEV: (Conflict, "that is on another file system"),
+    errno.EXDEV: (Conflict, "that leads to another file system, or out of the tree"),
     errno.EBUSY: (Conflict, "something is mounted there"),
     errno.EROFS: (NotAllowed, "that is mounted read-only"),
     errno.EACCES: (NotAllowed, "that is not permitted"),
@@ -99,7 +107,12 @@ def telling(path: str) -> Iterator[None]:
 
 def shown(path: str) -> str:
     """A path as it can stand in a message."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")[:300] or "/"
+    return path.encode("utf-8", "backslashreplace").decode()[:300] or "/"
+
+
+def readable(name: str) -> str:
+    """A name as text; bytes that are not UTF-8 are U+FFFD."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "replace")
 
 
 class Root:
@@ -107,7 +120,8 @@ class Root:
 
     def __init__(self, descriptor: int, owner: Owner = ROOT_USER) -> None:
         self.descriptor, self.owner = descriptor, owner
-        self._at = os.readlink(f"/proc/self/fd/{descriptor}").rstrip("/")
+        self._at = self._whole = _place_of(descriptor)  # where this root is, and where the root of all is
+        self._resolve = IN_ROOT | NO_MAGICLINKS
 
     @classmethod
     def at(cls, directory: str | Path, owner: Owner = ROOT_USER) -> Self:
@@ -120,6 +134,13 @@ class Root:
         """What a process sees as `/`, its mounts included; what is new there belongs to its user. Raises NotFound."""
         with telling(f"the files of process {pid}"):
             return cls(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), _owner_of(pid))
+
+    def below(self, path: str) -> "Root":
+        """A directory as a root of its own, out of which a link is an error; its paths begin there. Raises NotFound."""
+        with self.opened(path, os.O_PATH | os.O_DIRECTORY) as directory:
+            made = Root(os.dup(directory), self.owner)
+        made._whole, made._resolve = self._whole, BENEATH | NO_MAGICLINKS
+        return made
 
     def close(self) -> None:
         """Let go of it; the files stay."""
@@ -143,16 +164,17 @@ class Root:
             return Entry(posixpath.basename(path.rstrip("/")) or "/", status, target)
 
     def list(self, path: str, after: str = "", limit: int = PAGE_ENTRIES) -> Page:
-        """The entries of a directory by name, from the first behind `after`; raises NotFound, Conflict."""
+        """The entries of a directory by readable name, from the first behind `after`; raises NotFound, Conflict."""
         with self.opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory:
             with os.scandir(directory) as found:
-                names = heapq.nsmallest(limit + 1, (each.name for each in found if each.name > after))
+                behind = (each.name for each in found if readable(each.name) > after)
+                names = heapq.nsmallest(limit + 1, behind, key=readable)
             return Page([entry for name in names[:limit] for entry in _look_at(directory, name)], len(names) > limit)
 
     def real_path(self, path: str) -> str:
         """The path without links; raises NotFound."""
         with self.opened(path) as found:
-            return self._path_of(found)
+            return _place_of(found)[len(self._at) :] or "/"
 
     def read_link(self, path: str) -> str:
         """Where a link leads, as it is written; raises Conflict for what is none."""
@@ -219,23 +241,32 @@ class Root:
                 refuse_mount(new, new_name)
                 os.rename(old_name, new_name, src_dir_fd=old, dst_dir_fd=new)
 
-    def delete(self, path: str, recursive: bool = False, stop: Stop = never) -> None:
-        """Take away a file, a link (not what it leads to) or an empty directory; `recursive`: with all that is in it."""
+    def delete(self, path: str, recursive: bool = False, stop: Stop = never) -> int:
+        """Take away a file, a link (not what it leads to) or an empty directory; `recursive`: with all that is in it.
+
+        Returns how many things that were.
+        """
         with self.parent(path) as (directory, name), telling(path):
             refuse_mount(directory, name)
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 os.unlink(name, dir_fd=directory)
             elif recursive:
-                remove_tree(directory, name, stop)
+                return remove_tree(directory, name, stop)
             else:
                 os.rmdir(name, dir_fd=directory)
+            return 1
 
     def make_link(self, path: str, target: str) -> None:
         """Make a symbolic link; where it leads is not looked at, for nothing here is led out by it."""
         with self.parent(path) as (directory, name), telling(path):
             os.symlink(target, name, dir_fd=directory)
             os.chown(name, *self.owner, dir_fd=directory, follow_symlinks=False)
+
+    def make_hard_link(self, path: str, existing: str) -> None:
+        """Give a file one more name; raises NotFound, Conflict."""
+        with self.parent(existing) as (old, old_name), self.parent(path) as (new, new_name), telling(existing):
+            os.link(old_name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
     def change(
         self,
@@ -255,13 +286,21 @@ class Root:
             if times is not None:
                 os.utime(there, times)
 
+    def sync(self) -> None:
+        """Return when all that was written to the file system of the root is on disk."""
+        with telling("/"):
+            sync_file_system(self.descriptor)
+
     # ---- the way to it
 
     @contextmanager
     def opened(self, path: str, flags: int = os.O_PATH) -> Iterator[int]:
         """A descriptor of what is at a path, for the block; raises NotAllowed for what is the kernel's."""
+        wanted = checked(path)
+        if self._resolve & BENEATH:
+            wanted = wanted.lstrip("/") or "."
         with telling(path):
-            found = openat2(self.descriptor, checked(path), flags, IN_ROOT | NO_MAGICLINKS)
+            found = openat2(self.descriptor, wanted, flags, self._resolve)
         try:
             with telling(path):
                 self._refuse_kernel(found)
@@ -276,7 +315,7 @@ class Root:
         if name in ("", ".", ".."):
             raise BadRequest(f"path: {shown(path)} does not end in a name")
         with self.opened(above or "/", os.O_PATH | os.O_DIRECTORY) as directory:
-            if above.strip("/") == "" and name in KERNEL_DIRECTORIES:
+            if name in KERNEL_DIRECTORIES and self._path_of(directory) == "/":
                 raise _kernels_own(path)
             yield directory, name
 
@@ -286,14 +325,21 @@ class Root:
             raise _kernels_own(path)
 
     def _path_of(self, found: int) -> str:
-        return os.readlink(f"/proc/self/fd/{found}")[len(self._at) :] or "/"
+        return _place_of(found)[len(self._whole) :] or "/"
+
+
+def _place_of(descriptor: int) -> str:
+    return os.readlink(f"/proc/self/fd/{descriptor}").rstrip("/")
 
 
 def checked(path: str) -> str:
     """A path that can be asked for; empty means the root. Raises BadRequest."""
-    if "\0" in path or len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise BadRequest(f"path: not a path of at most {MAX_PATH_BYTES} bytes")
-    return path or "/"
+    try:
+        if "\0" not in path and len(os.fsencode(path)) <= MAX_PATH_BYTES:
+            return path or "/"
+    except UnicodeEncodeError:  # halves of characters
+        pass
+    raise BadRequest(f"path: not a path of at most {MAX_PATH_BYTES} bytes")
 
 
 def kind_of(mode: int) -> str:

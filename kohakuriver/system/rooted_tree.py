@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -16,7 +16,10 @@ _NOT_ENTERED = (errno.ENOTDIR, errno.ELOOP, errno.ENOENT, errno.EXDEV)
 
 
 class Step(NamedTuple):
-    """One thing of a tree by its name in an open directory; a directory comes again, `leaving`, behind what is in it."""
+    """One thing of a tree by its name in an open directory; `path` is that from the top, which is empty itself.
+
+    A directory comes again, `leaving`, behind all that is in it.
+    """
 
     directory: int
     name: str
@@ -45,12 +48,12 @@ def never() -> bool:
     return False
 
 
-def walk(directory: int, name: str, stop: Stop = never) -> Iterator[Step]:
-    """Everything of a tree; other mounts are named, not entered.
+def walk(directory: int, name: str, stop: Stop = never, leave_out: Collection[str] = ()) -> Iterator[Step]:
+    """Everything of a tree but the paths left out; other mounts are named, not entered.
 
     Raises OSError, Conflict when it is deeper than `MAX_DEPTH`, Stopped.
     """
-    top = Step(directory, name, name)
+    top = Step(directory, name, "")
     yield top
     levels = _enter(top)
     try:
@@ -63,7 +66,9 @@ def walk(directory: int, name: str, stop: Stop = never) -> Iterator[Step]:
                 levels.pop().close()
                 yield level.step._replace(leaving=True)
                 continue
-            step = Step(level.descriptor, found.name, f"{level.step.path}/{found.name}")
+            step = Step(level.descriptor, found.name, f"{level.step.path}/{found.name}".lstrip("/"))
+            if step.path in leave_out:
+                continue
             yield step
             if found.is_dir(follow_symlinks=False):
                 if len(levels) >= MAX_DEPTH:
@@ -85,14 +90,18 @@ def _enter(step: Step) -> list[_Level]:
     return [_Level(step, descriptor, os.scandir(descriptor))]
 
 
-def remove_tree(directory: int, name: str, stop: Stop = never) -> None:
-    """Take away a directory with all that is in it; raises OSError, Conflict, Stopped."""
+def remove_tree(directory: int, name: str, stop: Stop = never) -> int:
+    """Take away a directory with all that is in it, and count; raises OSError, Conflict, Stopped."""
+    gone = 0
     for step in walk(directory, name, stop):
         if step.leaving:
             os.rmdir(step.name, dir_fd=step.directory)
+            gone += 1
             continue
         with suppress(FileNotFoundError):
             mode = os.stat(step.name, dir_fd=step.directory, follow_symlinks=False).st_mode
             refuse_mount(step.directory, step.name)
             if not stat.S_ISDIR(mode):
                 os.unlink(step.name, dir_fd=step.directory)
+                gone += 1
+    return gone

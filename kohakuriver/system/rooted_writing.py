@@ -78,21 +78,23 @@ class Writing:
                 self.offset += written
                 view = view[written:]
 
-    def finish(self) -> None:
-        """Put the file in its place, on disk and whole; raises as `write` does."""
+    def finish(self, durable: bool = True) -> None:
+        """Put the file in its place, whole and (`durable`) on disk; raises as `write` does."""
         place = self._place
         with telling(self._path):
             os.fchown(self._descriptor, *place.owner)
             os.fchmod(self._descriptor, place.mode)
-            os.fsync(self._descriptor)
+            if durable:
+                os.fsync(self._descriptor)
             refuse_mount(place.directory, place.name)
             os.rename(self._temporary, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
-            with suppress(OSError):  # file systems without it keep the order by themselves
-                _sync_directory(place.directory)
+            if durable:
+                with suppress(OSError):  # file systems without it keep the order by themselves
+                    _sync_directory(place.directory)
         self._close()
 
     def abandon(self) -> None:
-        """Leave the place as it was; a named part stays for whoever goes on with it."""
+        """Leave the place as it was, unless it is finished; a named part stays for whoever goes on with it."""
         if not self._keeps and self._descriptor >= 0:
             with suppress(OSError):
                 os.unlink(self._temporary, dir_fd=self._place.directory)

@@ -3,9 +3,9 @@
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import aiohttp
@@ -19,6 +19,7 @@ from kohakuriver.wire.refusals import error_of
 Q = TypeVar("Q")
 R = TypeVar("R")
 DEFAULT_TIMEOUT_SECONDS = 10.0
+OCTETS = "application/octet-stream"
 
 
 class NotDelivered(errors.NodeUnreachable):
@@ -32,6 +33,29 @@ class _Prepared:
     method: str
     url: URL
     body: bytes
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """Bytes on their way out: nobody is waited for any longer than usual until the first is wanted."""
+
+    chunks: AsyncIterator[bytes]
+    patience: asyncio.Timeout | None = None
+    failed: Exception | None = None
+
+    async def begin(self) -> AsyncIterator[bytes]:
+        if self.patience is not None:
+            self.patience.reschedule(None)
+        try:
+            async for chunk in self.chunks:
+                yield chunk
+        except (errors.RiverError, ConnectionError) as failed:
+            self.failed = failed
+            raise
+
+
+_Answered = tuple[int, Any, bytes]
+_Send = Callable[[dict[str, str]], Awaitable[_Answered]]
 
 
 class Peer:
@@ -49,9 +73,37 @@ class Peer:
         """The typed answer; raises what the peer refused with, NotDelivered, or NodeUnreachable when nobody knows."""
         prepared = self._prepare(route, request)
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(3.0, timeout_seconds))
+        content = {"Content-Type": "application/json"} if prepared.body else {}
+
+        async def send(headers: dict[str, str]) -> _Answered:
+            return await self._send(prepared, headers | content, timeout, data=prepared.body or None)
+
+        return await self._converse(route, prepared, send)
+
+    async def upload(self, route: Route[Q, R], request: Q, chunks: AsyncIterator[bytes]) -> R:
+        """Send raw bytes as they come, once the peer has agreed; raises as `call` does, and what `chunks` raises."""
+        prepared = replace(self._prepare(route, request), body=sign.STREAM)
+        timeout, content = aiohttp.ClientTimeout(total=None, sock_connect=3.0), {"Content-Type": OCTETS}
+        outgoing = _Outgoing(chunks)
+
+        async def send(headers: dict[str, str]) -> _Answered:
+            data = outgoing.begin()
+            return await self._send(prepared, headers | content, timeout, data=data, expect100=True)
+
+        try:
+            async with asyncio.timeout(DEFAULT_TIMEOUT_SECONDS) as outgoing.patience:
+                return await self._converse(route, prepared, send)
+        except TimeoutError:
+            raise errors.NodeUnreachable(f"{self._base_url}: no answer in time") from None
+        except errors.NodeUnreachable:
+            if outgoing.failed is not None:
+                raise outgoing.failed from None
+            raise
+
+    async def _converse(self, route: Route[Q, R], prepared: _Prepared, send: _Send) -> R:
         for last in (False, True):
             headers, nonce = self._signer.sign(_covered(prepared))
-            status, answer_headers, body = await self._send(prepared, headers, timeout)
+            status, answer_headers, body = await send(headers)
             if not self._signer.trusts(answer_headers, nonce, status, body):
                 raise self._distrust(status)
             if status < 400:
@@ -119,17 +171,11 @@ class Peer:
         return _Prepared(route.method, url.with_query({k: _plain(v) for k, v in rest.items()}), b"")
 
     async def _send(
-        self, prepared: _Prepared, headers: dict[str, str], timeout: aiohttp.ClientTimeout
-    ) -> tuple[int, Any, bytes]:
-        content = {"Content-Type": "application/json"} if prepared.body else {}
+        self, prepared: _Prepared, headers: dict[str, str], timeout: aiohttp.ClientTimeout, **how: Any
+    ) -> _Answered:
         with self._honestly():
             async with self._http.request(
-                prepared.method,
-                prepared.url,
-                data=prepared.body or None,
-                headers=headers | content,
-                timeout=timeout,
-                ssl=self._believes,
+                prepared.method, prepared.url, headers=headers, timeout=timeout, ssl=self._believes, **how
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
 
@@ -163,6 +209,15 @@ class Peer:
         if last or not isinstance(error, errors.StaleSignature):
             raise error
         self._signer.learn(str(error.details["audience"]), float(error.details["now"]))
+
+
+async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The bytes of a streamed answer; raises ConnectionResetError when the peer goes away in the middle."""
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except aiohttp.ClientError as broken:
+        raise ConnectionResetError(f"the peer went away in the middle: {broken}") from broken
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, get_origin
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from kohakuriver.model import codec, errors
 from kohakuriver.model.access import Caller, Ownership, Role
@@ -33,6 +33,10 @@ SOCKETS = web.AppKey("SOCKETS", set[Socket])  # those that are open
 IDLE_SECONDS = 60.0
 
 
+async def _nothing_to_release() -> None:
+    """What was streamed ends by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded(Generic[R]):
     """An answer of type R that is JSON text already."""
@@ -42,10 +46,11 @@ class Encoded(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Raw bytes as they come; `headers` tell what they are."""
+    """Raw bytes as they come; `headers` tell what they are, `release` lets go of them however it ends."""
 
     chunks: AsyncIterator[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
+    release: Callable[[], Awaitable[object]] = _nothing_to_release
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +154,18 @@ def build_app(entries: Sequence[Entry], answers: Sequence[Bindable[S]], edge: Ed
     app[METHODS] = {e.path: sorted(other.method for other in entries if other.path == e.path) for e in entries}
     fixed = [answer for answer in answers if "{" not in answer.route.path]
     for answer in fixed:
-        app.router.add_route(answer.route.method, answer.route.path, answer.bind(edge))
+        _add(app, answer, edge)
     for path in {answer.route.path for answer in fixed}:  # a fixed path is no value of a parameter, whatever the method
         app.router.add_route("*", path, _refuse_method)
     for answer in answers:
         if answer not in fixed:
-            app.router.add_route(answer.route.method, answer.route.path, answer.bind(edge))
+            _add(app, answer, edge)
     return app
+
+
+def _add(app: web.Application, answer: Bindable[S], edge: Edge[S]) -> None:
+    entry = answer.route
+    app.router.add_route(entry.method, entry.path, answer.bind(edge), expect_handler=_wait_to_invite)
 
 
 async def _refuse_method(request: web.Request) -> web.StreamResponse:
@@ -165,6 +175,17 @@ async def _refuse_method(request: web.Request) -> web.StreamResponse:
 async def _close_sockets(app: web.Application) -> None:
     sockets = app[SOCKETS]
     await asyncio.gather(*(socket.close(GOING_AWAY, "the program stops") for socket in tuple(sockets)))
+
+
+async def _wait_to_invite(request: web.Request) -> None:
+    """Who asks whether to send a body (`Expect`) is told so by who reads it."""
+
+
+async def invite_body(request: web.Request) -> None:
+    """Tell a client that waits for it to send the body (RFC 9110, 10.1.1)."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the answer, nothing is written yet
 
 
 def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -182,11 +203,11 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         if route.gives is PlainText:
             return web.Response(text=made, status=route.success)
         if isinstance(made, WithSession):
-            response = _json(codec.dumps(encode(made.answer)), route.success, who.signed)
+            response = json_answer(codec.dumps(encode(made.answer)), route.success, who.signed)
             browser.give_session(response, made, request.secure)
             return response
         text = made.text if isinstance(made, Encoded) else codec.dumps(encode(made))
-        return _json(text, route.success, who.signed)
+        return json_answer(text, route.success, who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
         browser.refuse_other_sites(request)
@@ -200,7 +221,7 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
                 browser.refuse_strange_names(request.host, edge.knows_name)
                 browser.refuse_forged(route, request.headers, who.ambient)
             if route.gives is ByteStream:
-                return await _until_cut(edge.watch, who.caller, serve(request, body, who))
+                return await until_cut(edge.watch, who.caller, serve(request, body, who))
             return await serve(request, body, who)
         except errors.RiverError as refused:
             edge.refused(route, who.caller, refused)
@@ -209,7 +230,7 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
     return endpoint
 
 
-async def _until_cut(watch: Watch, caller: Caller, work: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+async def until_cut(watch: Watch, caller: Caller, work: Awaitable[web.StreamResponse]) -> web.StreamResponse:
     """What takes long ends at once when the caller may no longer have it."""
     try:
         async with asyncio.timeout(None) as scope:
@@ -241,6 +262,7 @@ async def _read(request: web.Request, limit_bytes: int) -> bytes:
         raise errors.WrongContentType("body: must be sent as Content-Type: application/json")
     if (request.content_length or 0) > limit_bytes:
         raise errors.TooLarge(f"body: larger than {limit_bytes} bytes")
+    await invite_body(request)
     parts, total = [], 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
@@ -303,7 +325,8 @@ def _number_or_text(text: str) -> Any:
     return found if type(found) in (int, float) else text
 
 
-def _json(text: str, status: int, signed: sign.Signed | None) -> web.Response:
+def json_answer(text: str, status: int, signed: sign.Signed | None) -> web.Response:
+    """JSON text as an answer, signed for who signed."""
     body = text.encode()
     answer = web.Response(body=body, status=status, content_type="application/json")
     if signed:
@@ -323,17 +346,20 @@ def _error(
     status: int, code: str, message: str, details: Mapping[str, Any] | None = None, signed: sign.Signed | None = None
 ) -> web.Response:
     told = {"error": {"code": code, "message": message, "details": dict(details or {})}}
-    return _json(codec.dumps(told), status, signed)
+    return json_answer(codec.dumps(told), status, signed)
 
 
 async def _stream(request: web.Request, made: Streamed, signed: sign.Signed | None) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream", **made.headers})
     if signed:
         answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, 200, sign.STREAM)
-    await answer.prepare(request)
-    async for chunk in made.chunks:
-        await answer.write(chunk)
-    await answer.write_eof()
+    try:
+        await answer.prepare(request)
+        async for chunk in made.chunks:
+            await answer.write(chunk)
+        await answer.write_eof()
+    finally:
+        await made.release()
     return answer
 
 

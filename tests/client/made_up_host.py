@@ -18,7 +18,8 @@ from kohakuriver.model.node import Gpu, Metrics, Node, NodeStatus, Sample
 from kohakuriver.model.route import Route
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
-from kohakuriver.wire.serve import Answer, Edge, Identified, Incoming, Streamed, build_app
+from kohakuriver.wire.serve import Answer, Bindable, Edge, Identified, Incoming, Streamed, build_app
+from kohakuriver.wire.uploads import Chunks, UploadAnswer
 
 FIRST = 187_000_000_000_000_001
 RUNNING: dict[str, Any] = {"status": Status.RUNNING, "completed_at": None, "exit_code": None}  # changes of a task
@@ -109,6 +110,7 @@ class MadeUpHost:
 
     port: int = 0
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
     outputs: dict[tuple[str, int], bytes] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)  # each answer of bytes is cut after the next of these
@@ -180,6 +182,14 @@ def _handler(route: Route[Any, Any]) -> Any:
     return handle
 
 
+def _swallow(route: Route[Any, Any]) -> Any:
+    async def handle(host: MadeUpHost, caller: Caller, request: Any, body: Chunks) -> Any:
+        host.bodies.append(b"".join([chunk async for chunk in body]))
+        return await _handler(route)(host, caller, request)
+
+    return handle
+
+
 def _output(host: MadeUpHost, stream: str, request: ReadOutput) -> Streamed:
     """The bytes asked for, cut where `cuts` says."""
     attempt = request.attempt or 1
@@ -225,7 +235,10 @@ async def _serve(host: MadeUpHost, ready: threading.Event, done: asyncio.Event) 
         return Identified(Caller("ada", Role.ADMIN))
 
     edge: Edge[MadeUpHost] = Edge(host, identify, allow)
-    answers = [Answer(route, _handler(route)) for route in api.ROUTES]
+    answers: list[Bindable[MadeUpHost]] = [
+        UploadAnswer(route, _swallow(route)) if route.raw_body else Answer(route, _handler(route))
+        for route in api.ROUTES
+    ]
     runner = web.AppRunner(build_app(api.ROUTES, answers, edge), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -9,7 +9,7 @@ import pytest
 from kohakuriver.client.commands import NOUNS
 from kohakuriver.client.flags import count_or_indices, option_name, renamed
 from kohakuriver.client.parser import build_parser
-from kohakuriver.model import auth_api
+from kohakuriver.model import auth_api, files_api
 from kohakuriver.model import host_api as api
 from kohakuriver.model.access import Role
 from kohakuriver.model.settings import ClientSettings, HostSettings, flag_name
@@ -24,6 +24,7 @@ NOT_FOR_PEOPLE = {
 }  # for probes, for Prometheus, for programs that read the table
 # Only a browser needs a ticket; a command tells tasks one by one, and one that is refused does not stop the others.
 NOT_BY_HAND = {auth_api.TICKET.name, "task.approve-many", "task.reject-many"}
+NOT_BY_HAND |= {route.name for route in files_api.ROUTES}
 TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env"}}  # the last one never as an option
 NOT_OFFERED = {
     "task watch": {"before"},

@@ -335,7 +335,7 @@ class House:
             signed = verifier.verify(incoming.headers[REQUEST_HEADER], incoming.signing)
             return Identified(Caller(signed.name, Role.NODE), signed)
 
-        app = build_app(runner_api.ROUTES, ANSWERS, Edge(made, identify, _let_in))
+        app = build_app([each.route for each in ANSWERS], ANSWERS, Edge(made, identify, _let_in))
         port = await self.stack.enter_async_context(listening(app, "127.0.0.1", 0))
         made.url = f"http://127.0.0.1:{port}"
         if joins:

@@ -1,12 +1,14 @@
 """Only the host may ask a runner anything, and only signed."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from kohakuriver.model import files as f
 from kohakuriver.model import runner_api
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
@@ -35,13 +37,23 @@ def test_nobody_else_is_answered(tmp_path: Path, route: Route[Any, Any]) -> None
             for name, secret in (("alpha", stage.secret), ("host", bytes(32)), ("", stage.secret)):
                 stranger = Peer(http, stage.runner.url, Signer(name, secret, SteadyTime()))
                 with pytest.raises(RiverError) as caught:
-                    await stranger.call(route, REQUESTS[route.name])
+                    await (sent(stranger, route) if route.raw_body else stranger.call(route, REQUESTS[route.name]))
                 assert isinstance(caught.value, NotLoggedIn), caught.value
         assert stage.engine.calls == [
             call for call in stage.engine.calls if call[0] in ("open", "describe", "observe_all")
         ]
 
     play(tmp_path, script)
+
+
+async def sent(peer: Peer, route: Route[Any, Any]) -> Any:
+    """A body that nobody lets in: not even its first byte is wanted."""
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("it was wanted")
+        yield b""
+
+    return await peer.upload(route, REQUESTS[route.name], body())
 
 
 TASK = Snowflake(1)
@@ -57,6 +69,17 @@ REQUESTS: dict[str, Any] = {
     "images": Nothing(),
     "images.sync": SyncImage(tarball=TARBALL),
     "images.sync.show": WhichSync(stem=TARBALL.stem),
+    "fs.list": f.ListFiles(task_id=TASK),
+    "fs.stat": f.LookAtFile(task_id=TASK),
+    "fs.read": f.ReadFile(task_id=TASK),
+    "fs.download": f.DownloadFile(task_id=TASK),
+    "fs.pack": f.AtPath(task_id=TASK),
+    "fs.write": f.WriteFile(task_id=TASK),
+    "fs.upload": f.UploadFile(task_id=TASK),
+    "fs.unpack": f.AtPath(task_id=TASK),
+    "fs.mkdir": f.MakeDirectory(task_id=TASK),
+    "fs.rename": f.RenameFile(task_id=TASK, target="/x"),
+    "fs.delete": f.DeleteFile(task_id=TASK),
 }
 
 

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
-
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import tasks
 from kohakuriver.model import host_api, runner_api
@@ -17,6 +15,7 @@ from kohakuriver.model.route import ByteStream, Route
 from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
 from kohakuriver.model.task import Task
 from kohakuriver.system.output_file import read_from
+from kohakuriver.wire.call import chunks_of
 from kohakuriver.wire.serve import Handler, Streamed, on_stream
 
 NOT_STARTED = (Status.PENDING_APPROVAL, Status.PENDING, Status.ASSIGNING)
@@ -80,18 +79,9 @@ async def _from_runner(host: Host, hostname: str, route: OnRunner, asked: ReadOu
         raise NodeUnreachable(f"the output of task {asked.task_id} is on node {hostname}, which is away")
     opened = host.scheduler.peers.at(hostname, node.row.url, node.row.tls_fingerprint).stream(route, asked)
     answer = await opened.__aenter__()
-
-    async def relay() -> AsyncIterator[bytes]:
-        try:
-            async for chunk in answer.content.iter_any():
-                yield chunk
-        except aiohttp.ClientError as broken:
-            raise ConnectionResetError(f"the runner went away in the middle: {broken}") from broken
-        finally:
-            await opened.__aexit__(None, None, None)
-
     offset = answer.headers.get(OFFSET_HEADER)
-    return Streamed(relay(), {OFFSET_HEADER: offset} if offset else {})
+    headers = {OFFSET_HEADER: offset} if offset else {}
+    return Streamed(chunks_of(answer), headers, lambda: opened.__aexit__(None, None, None))
 
 
 ANSWERS = [

@@ -18,7 +18,7 @@ from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.host_api import ROUTES
 from kohakuriver.model.route import Route
 from kohakuriver.system.secrets import load_secret
-from kohakuriver.wire.sign import Request, Signer, SteadyTime
+from kohakuriver.wire.sign import STREAM, Request, Signer, SteadyTime
 from tests.host.auth.house import PASSWORD, PUBLIC_KEY, House, Person, Said, in_house
 
 AnyRoute = Route[Any, Any]
@@ -34,6 +34,7 @@ BODY: dict[str, object] = {
     "new_password": PASSWORD,
     "name": "a token",
     "path": "/ws/events",
+    "target": "/x",
     "role": "viewer",
     "url": "http://127.0.0.1:1",
     "version": "1",
@@ -124,16 +125,16 @@ async def ask_as(house: House, who: Person | str | None, route: AnyRoute, things
     """Ask as a person, as the runner of that name, or as nobody."""
     path, body = request_of(route, things.members(route))
     if isinstance(who, str):
-        return await ask_signed(house, who, (route.method, path, body))
+        return await ask_signed(house, who, (route.method, path, body), route.raw_body)
     return await house.ask(route.method, path, who, body)
 
 
-async def ask_signed(house: House, name: str, request: tuple[str, str, object]) -> Said:
-    """What the runner of that name is told."""
+async def ask_signed(house: House, name: str, request: tuple[str, str, object], streams: bool = False) -> Said:
+    """What the runner of that name is told; a signature does not cover a body that `streams`."""
     secret = load_secret(Path(house.host.settings.cluster_secret_file))
     signer, (method, target, body) = Signer(name, secret, SteadyTime()), request
     path, _, query = target.partition("?")
-    data = b"" if body is None else json.dumps(body).encode()
+    data = STREAM if streams else b"" if body is None else json.dumps(body).encode()
     while True:
         headers, _ = signer.sign(Request(method, path, query, data))
         said = await house.ask(method, target, headers, body)

@@ -1,0 +1,84 @@
+"""The routes of files: the same for people at the host and for the host at a runner, but for who may ask."""
+
+from dataclasses import replace
+from typing import TypeVar
+
+from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.files import (
+    ANY_SIZE,
+    MAX_WRITE_BYTES,
+    AtPath,
+    Deleted,
+    DeleteFile,
+    DownloadFile,
+    FileEntry,
+    FilePage,
+    ListFiles,
+    LookAtFile,
+    MakeDirectory,
+    ReadFile,
+    RenameFile,
+    TreeStored,
+    UploadFile,
+    WriteFile,
+)
+from kohakuriver.model.route import ByteStream, Route, table_of
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+U, O = Role.USER, Ownership.TASK_CONTROL
+P = "/api/fs/{task_id}/"
+LIST = Route("fs.list", "GET", P + "list", ListFiles, FilePage, U, "A directory, page by page.", O)
+STAT = Route("fs.stat", "GET", P + "stat", LookAtFile, FileEntry, U, "What is at a path.", O)
+READ = Route("fs.read", "GET", P + "read", ReadFile, ByteStream, U, "Up to 10 MB of a file.", O)
+DOWNLOAD = Route("fs.download", "GET", P + "download", DownloadFile, ByteStream, U, "A file of any size.", O)
+PACK = Route("fs.pack", "GET", P + "tree", AtPath, ByteStream, U, "A directory as a tar.", O, media="application/x-tar")
+WRITE = Route(
+    "fs.write",
+    "PUT",
+    P + "write",
+    WriteFile,
+    FileEntry,
+    U,
+    "Write a file of up to 50 MB.",
+    O,
+    body_limit_bytes=MAX_WRITE_BYTES,
+    raw_body=True,
+)
+UPLOAD = Route(
+    "fs.upload",
+    "PUT",
+    P + "upload",
+    UploadFile,
+    FileEntry,
+    U,
+    "Write a file of any size.",
+    O,
+    body_limit_bytes=ANY_SIZE,
+    raw_body=True,
+)
+UNPACK = Route(
+    "fs.unpack",
+    "PUT",
+    P + "tree",
+    AtPath,
+    TreeStored,
+    U,
+    "Put what a tar holds into a directory.",
+    O,
+    body_limit_bytes=ANY_SIZE,
+    raw_body=True,
+)
+MKDIR = Route("fs.mkdir", "POST", P + "mkdir", MakeDirectory, FileEntry, U, "Make a directory.", O)
+RENAME = Route("fs.rename", "POST", P + "rename", RenameFile, FileEntry, U, "Give it another path.", O)
+DELETE = Route("fs.delete", "POST", P + "delete", DeleteFile, Deleted, U, "Take it away.", O)
+
+ROUTES = table_of(globals())
+
+
+def at_runner(route: Route[Q, R]) -> Route[Q, R]:
+    """The same request as the host makes it to a runner."""
+    return replace(route, needs=Role.NODE, owns=Ownership.HOST)
+
+
+RUNNER_ROUTES = tuple(map(at_runner, ROUTES))

@@ -1,0 +1,105 @@
+"""Files of workloads: each request opens the workload's root, does one thing in it, and closes it again."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from kohakuriver.model import files as f
+from kohakuriver.model import files_api as api
+from kohakuriver.model.access import Caller
+from kohakuriver.model.errors import NotFound
+from kohakuriver.model.files_api import at_runner
+from kohakuriver.runner.state import Runner
+from kohakuriver.system.engine import WorkloadKey
+from kohakuriver.system.files import Reading
+from kohakuriver.system.rooted import Root
+from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
+from kohakuriver.wire.uploads import Chunks, on_upload
+
+
+@asynccontextmanager
+async def opened(runner: Runner, asked: f.Inside, writable: bool = False) -> AsyncIterator[Root]:
+    """The root of a workload for the block; raises NotFound when its container is not there (any more)."""
+    held = runner.workloads.find(asked.task_id, asked.attempt)
+    attempt = held.key.attempt if held is not None else asked.attempt
+    if attempt is None:
+        raise NotFound(f"{runner.hostname} has no container of task {asked.task_id}")
+    root = await runner.bench.engine.open_root(WorkloadKey(asked.task_id, attempt), writable)
+    try:
+        yield root
+    finally:
+        await runner.files.run(root.close)
+
+
+async def list_files(runner: Runner, caller: Caller, asked: f.ListFiles) -> f.FilePage:
+    async with opened(runner, asked) as root:
+        return await runner.files.list(root, asked)
+
+
+async def look_at(runner: Runner, caller: Caller, asked: f.LookAtFile) -> f.FileEntry:
+    async with opened(runner, asked) as root:
+        return await runner.files.stat(root, asked)
+
+
+async def read(runner: Runner, caller: Caller, asked: f.ReadFile) -> Streamed:
+    async with opened(runner, asked) as root:
+        return _streamed(await runner.files.read(root, asked))
+
+
+async def download(runner: Runner, caller: Caller, asked: f.DownloadFile) -> Streamed:
+    async with opened(runner, asked) as root:
+        return _streamed(await runner.files.download(root, asked))
+
+
+async def pack(runner: Runner, caller: Caller, asked: f.AtPath) -> Streamed:
+    async with opened(runner, asked) as root:
+        packing = await runner.files.pack(root, asked)
+    return Streamed(packing.chunks(), {"Content-Type": api.PACK.media}, packing.close)
+
+
+async def write(runner: Runner, caller: Caller, asked: f.WriteFile, body: Chunks) -> f.FileEntry:
+    async with opened(runner, asked, writable=True) as root:
+        return await runner.files.write(root, asked, body)
+
+
+async def unpack(runner: Runner, caller: Caller, asked: f.AtPath, body: Chunks) -> f.TreeStored:
+    async with opened(runner, asked, writable=True) as root:
+        return await runner.files.unpack(root, asked, body)
+
+
+async def make_directory(runner: Runner, caller: Caller, asked: f.MakeDirectory) -> f.FileEntry:
+    async with opened(runner, asked, writable=True) as root:
+        return await runner.files.make_directory(root, asked)
+
+
+async def rename(runner: Runner, caller: Caller, asked: f.RenameFile) -> f.FileEntry:
+    async with opened(runner, asked, writable=True) as root:
+        return await runner.files.rename(root, asked)
+
+
+async def delete(runner: Runner, caller: Caller, asked: f.DeleteFile) -> f.Deleted:
+    async with opened(runner, asked, writable=True) as root:
+        return await runner.files.delete(root, asked)
+
+
+def _streamed(reading: Reading) -> Streamed:
+    headers = {
+        "Content-Length": str(reading.length),
+        f.SIZE_HEADER: str(reading.size),
+        f.VERSION_HEADER: reading.version,
+    }
+    return Streamed(reading.chunks(), headers, reading.close)
+
+
+ANSWERS: list[Bindable[Runner]] = [
+    on(at_runner(api.LIST), list_files),
+    on(at_runner(api.STAT), look_at),
+    on_stream(at_runner(api.READ), read),
+    on_stream(at_runner(api.DOWNLOAD), download),
+    on_stream(at_runner(api.PACK), pack),
+    on_upload(at_runner(api.WRITE), write),
+    on_upload(at_runner(api.UPLOAD), write),
+    on_upload(at_runner(api.UNPACK), unpack),
+    on(at_runner(api.MKDIR), make_directory),
+    on(at_runner(api.RENAME), rename),
+    on(at_runner(api.DELETE), delete),
+]
