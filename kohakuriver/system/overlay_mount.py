@@ -1,7 +1,7 @@
 """The layers of a container that does not run, mounted where nobody sees it, and gone with whoever looks.
 
-A thread takes a mount namespace of its own, mounts there, opens the mounted root and ends. Its namespace ends with it;
-the mount lives on behind the open descriptor alone, and goes away with it, also when this program is killed.
+A thread takes a mount namespace of its own, mounts there, opens the mounted root, unmounts it and ends. The mount lives
+on behind the open descriptor alone, and goes away with it, also when this program is killed.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from kohakuriver.model.errors import NotAllowed
 
 _CLONE_NEWNS = 0x00020000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 1, 2, 4, 0x4000, 1 << 18
+_MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -71,7 +72,9 @@ def _mount_here(layers: Layers, writable: bool) -> int:
     os.chdir(layers.directory)
     flags = _MS_NOSUID | _MS_NODEV | (0 if writable else _MS_RDONLY)
     _mount(b"overlay", b".", b"overlay", flags, layers.options(writable).encode())
-    return os.open(layers.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened = os.open(layers.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _check(_libc.umount2(os.fsencode(layers.directory), _MNT_DETACH))  # from now on it is `/` and stands nowhere
+    return opened
 
 
 def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None) -> None:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from kohakuriver.model.errors import Conflict, NotFound
+from kohakuriver.model.errors import Conflict, NotAllowed, NotFound
 from kohakuriver.system.engine import Engine, Exit, Phase, WorkloadKey
 from tests.system.engine_rig import (
     Rig,
@@ -20,6 +20,25 @@ from tests.system.engine_rig import (
 
 class ControlContract:
     """What may be done to a workload."""
+
+    @with_engine
+    async def test_its_files_are_reached_while_it_runs_and_when_it_is_over(self, rig: Rig, engine: Engine) -> None:
+        spec = rig.shell("echo ready; sleep 30")
+        await launch(engine, spec)
+        await printed(spec, b"ready\n")
+        if not rig.has_own_root:
+            with pytest.raises(NotAllowed):
+                await engine.open_root(spec.key, writable=True)
+            return
+        with await engine.open_root(spec.key, writable=True) as root:
+            root.make_directory("/made/here", parents=True)
+        await engine.signal(spec.key, signal.SIGKILL)
+        await exited(engine, spec.key)
+        with await engine.open_root(spec.key, writable=False) as root:
+            assert [entry.name for entry in root.list("/made").entries] == ["here"]
+        await engine.remove(spec.key)
+        with pytest.raises(NotFound):
+            await engine.open_root(spec.key, writable=False)
 
     @with_engine
     async def test_a_term_signal_ends_it(self, rig: Rig, engine: Engine) -> None:

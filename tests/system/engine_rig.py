@@ -18,7 +18,8 @@ class Rig:
     """How the suite gets at one kind of engine.
 
     `make(cluster, node)` gives an engine object, not yet open, each time over the same machine: two of them are one
-    runner before and after its death. Unset `kills_on_memory_limit` where the engine cannot do it.
+    runner before and after its death. Unset `kills_on_memory_limit` where the engine cannot do it, and `has_own_root`
+    where workloads see the files of the node.
     """
 
     make: Callable[[str, str], Engine]
@@ -26,6 +27,7 @@ class Rig:
     image: str = ""
     network: str = ""
     kills_on_memory_limit: bool = True
+    has_own_root: bool = True
 
     def spec(self, *command: str, task_id: int = 1, attempt: int = 1, **changes: Any) -> ContainerSpec:
         """A spec for a command, with its own log directory."""

@@ -19,6 +19,7 @@ def process_rig(directory: Path, *, control_groups: bool) -> Rig:
         make=lambda cluster, name: ProcessEngine(directory / "engine", cluster, name, control_groups=control_groups),
         directory=directory,
         kills_on_memory_limit=control_groups and CAN_LIMIT,
+        has_own_root=False,
     )
 
 
