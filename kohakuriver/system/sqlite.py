@@ -7,6 +7,7 @@ what was looked up since the last commit is still true, so it is not read again.
 """
 
 import asyncio
+import fcntl
 import functools
 import os
 import queue
@@ -41,6 +42,10 @@ DISK_CODES = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
+
+
+class InUse(Conflict):
+    """Another program has the file open; each would act on what it believes to be all there is."""
 
 
 class NewerSchema(Conflict):
@@ -141,13 +146,17 @@ def _settle_on(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
 
 
 class Database:
-    """One SQLite file in WAL mode, opened, backed up and migrated by the constructor.
+    """One SQLite file in WAL mode, opened, backed up and migrated by the constructor; nobody else may open one on it.
 
-    Raises StoreUnavailable when it cannot be opened, NewerSchema when a newer release wrote it.
+    Raises StoreUnavailable when it cannot be opened, InUse when somebody has it, NewerSchema when a newer release wrote it.
     """
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        self._connection, *readers = self._connections = _open(path, migrations)
+        self._lock = _lock(path)
+        with ExitStack() as undo:
+            undo.callback(os.close, self._lock)
+            self._connection, *readers = self._connections = _open(path, migrations)
+            undo.pop_all()
         self._writes, self._reads = _Lane(), _Lane()
         self._commits = 0
         self._kept: dict[tuple[Any, ...], tuple[int, Any]] = {}  # by question: as of which commit, and the answer
@@ -189,6 +198,7 @@ class Database:
             thread.join()
         for connection in reversed(self._connections):
             connection.close()
+        os.close(self._lock)
 
     def _commit(self, batch: list[_Job]) -> None:
         connection = self._connection
@@ -245,9 +255,20 @@ def _set_up(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _lock(path: Path) -> int:
+    """What says that the file is ours, until it is closed or the program ends."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise InUse(f"{path} is in use by another program: two must not share it") from None
+    return lock
+
+
 def _open(path: Path, migrations: Sequence[str]) -> list[sqlite3.Connection]:
     """The connection that writes, and those that read."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
     with ExitStack() as opened:

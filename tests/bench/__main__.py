@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import api, cluster, command_line, docker_run, heartbeats, placement
+from tests.bench import accounts, api, cluster, command_line, docker_run, heartbeats, placement
 from tests.bench.figures import Figure, show, write, write_readme
 
 GROUPS: dict[str, Callable[[Path, Path], Iterator[Figure]]] = {
     "placement": lambda pyz, folder: placement.figures(),
     "command-line": command_line.figures,
     "api": api.figures,
+    "accounts": accounts.figures,
     "heartbeats": heartbeats.figures,
     "cluster": cluster.figures,
     "docker": docker_run.figures,

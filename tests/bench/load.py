@@ -2,12 +2,21 @@
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def requests_per_second(url: str, connections: int, seconds: float = 3, body: str | None = None) -> float:
+def requests_per_second(
+    url: str,
+    connections: int,
+    seconds: float = 3,
+    body: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> float:
     """Answered requests a second; raises RuntimeError when any answer was not of the 200s."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+    for name, value in (headers or {}).items():
+        command += ["-H", f"{name}: {value}"]
     if body is not None:
         script = Path("/tmp") / f"kohakuriver-wrk-{abs(hash(body))}.lua"
         script.write_text(

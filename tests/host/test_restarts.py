@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,19 +73,20 @@ def test_a_restarted_host_loses_nothing_and_sends_nothing_twice(tmp_path: Path) 
 
     async def body() -> None:
         clock = ManualClock()
-        async with asyncio.timeout(60), running(tmp_path, clock) as first:
-            runner = await first.runner()
-            runner.talks = False
-            done, stays = await first.submit("true"), await first.submit("stay", required_gpus=2)
-            waits, killed = await first.submit("stay", required_gpus=1), await first.submit("prepare")
+        async with asyncio.timeout(60), AsyncExitStack() as outlives:
+            async with running(tmp_path, clock) as first:
+                runner = await first.runner()
+                runner.talks = False
+                done, stays = await first.submit("true"), await first.submit("stay", required_gpus=2)
+                waits, killed = await first.submit("stay", required_gpus=1), await first.submit("prepare")
 
-            async def sent() -> bool:
-                return len(runner.executed) == 3
+                async def sent() -> bool:
+                    return len(runner.executed) == 3
 
-            await first.until(sent)
-            await first.post(f"/api/tasks/{killed}/kill")
-            cluster = first.host.cluster_id
-            await asyncio.sleep(0.05)
+                await first.until(sent)
+                await first.post(f"/api/tasks/{killed}/kill")
+                cluster = first.host.cluster_id
+                await outlives.enter_async_context(first.stack.pop_all())
             async with running(tmp_path, clock) as second:
                 assert second.host.cluster_id == cluster
                 assert len(await second.get("/api/tasks")) == 4

@@ -32,7 +32,7 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), "HOME": "/non
 
 def kohakuriver(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kohakuriver", *words]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, does: object) -> int:
@@ -199,7 +199,7 @@ def test_a_runner_without_the_secret_says_where_it_is_to_come_from(tmp_path: Pat
     assert f"{secret}: there is no cluster secret; copy it from the host" in ended.stderr
 
 
-def test_a_host_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_a_host_serves_alone_until_it_is_told_to_stop(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -211,7 +211,10 @@ def test_a_host_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr
         ready = next(line for line in child.stderr if "host is ready" in line)
+        second = kohakuriver("host", "--config", str(file))
         child.terminate()
         rest = child.stderr.read()
     assert f"INFO kohakuriver.host.app: host is ready url=http://127.0.0.1:{port} version=" in ready
     assert child.returncode == 0 and rest.endswith("host stops; runners and tasks go on\n")
+    assert (second.returncode, second.stderr.count("\n")) == (5, 1)
+    assert f"{tmp_path}/host.db is in use by another program" in second.stderr

@@ -17,7 +17,7 @@ import pytest
 
 from kohakuriver.model.errors import StoreUnavailable
 from kohakuriver.system import sqlite
-from kohakuriver.system.sqlite import Database, NewerSchema, Work
+from kohakuriver.system.sqlite import Database, InUse, NewerSchema, Work
 
 FIRST = "CREATE TABLE numbers(number INTEGER PRIMARY KEY, text TEXT NOT NULL DEFAULT '');"
 SECOND = """
@@ -364,6 +364,20 @@ def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path) -> None:
     play(path, lambda db: db.write(put(2)))
     assert on_disk(path) == [1, 2]
     play(path, lambda db: db.write(put(3)), (FIRST, SECOND))
+
+
+def test_two_programs_do_not_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with (
+        contextlib.closing(Database(path, (FIRST,))),
+        pytest.raises(InUse, match=r"a\.db is in use by another program"),
+    ):
+        Database(path, (FIRST,))
+    (tmp_path / "no.db").write_bytes(b"no database" * 100)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            Database(tmp_path / "no.db", (FIRST,))
+    play(path, lambda db: db.write(put(1)))
 
 
 def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:

@@ -110,10 +110,10 @@ class Accounts:
 
         Whoever could steer the digest that is looked up could undo SHA3, so the look-up need not take constant time.
         """
-        login = self._secret.get(credentials.digest_of(secret))
-        if login is None or type(login.row) is not kind or login.expires_at <= self.clock.now():
+        login, now = self._secret.get(credentials.digest_of(secret)), self.clock.now()
+        if login is None or type(login.row) is not kind or login.expires_at <= now:
             return None
-        return self._used(login, address)
+        return self._used(login, address, now)
 
     def holders(self, public_key: str) -> list[Caller]:
         """Who logs in by this key (`ALGORITHM BASE64`) and may: nobody keeps others from having it, too."""
@@ -123,10 +123,10 @@ class Accounts:
     def came(self, caller: Caller, address: str) -> Caller:
         """Note that somebody has logged in from an address; the caller with it."""
         login = self._logins.get(caller.login)
-        return self._used(login, address).caller if login else replace(caller, address=address)
+        return self._used(login, address, self.clock.now()).caller if login else replace(caller, address=address)
 
-    def _used(self, login: Login, address: str) -> Login:
-        login.used_at = self.clock.now()
+    def _used(self, login: Login, address: str, now: float) -> Login:
+        login.used_at = now
         if login.caller.address != address:
             login.caller = replace(login.caller, address=address)
         return login
