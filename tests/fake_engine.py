@@ -11,18 +11,22 @@ import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.vps import WAIT_COMMAND
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.engine import (
     STDERR_NAME,
     STDOUT_NAME,
+    TYPE_LABEL,
+    VPS_TYPE,
     ContainerSpec,
     EngineInfo,
     Exit,
     Observed,
     Phase,
+    Saved,
     WorkloadKey,
     cut_marker,
 )
@@ -64,16 +68,16 @@ class FakeWorkload:
         self.finished_at: float | None = None
         self.output = {STDOUT_NAME: bytearray(), STDERR_NAME: bytearray()}
         self.attached: FakeEngine | None = None
-        self._program = Program(
-            spec.command, spec.env, spec.working_dir or "/", len(spec.cpu_ids) or spec.cpu_count or 2
-        )
+        self._program = _program_of(spec)
+        self.files = dict(node.saved_files.get(spec.image, {}))  # name → (what is in it, when it was written)
         self._steps: Iterator[Step | int] = iter(())
         self._task: asyncio.Task[None] | None = None
         self._wakes_at = self._left_seconds = 0.0
         self._pending_signals: list[int] = []
 
     def observed(self) -> Observed:
-        return Observed(self.spec.key, self.phase, self.exit, self.started_at, self.finished_at)
+        is_vps = self.spec.labels.get(TYPE_LABEL) == VPS_TYPE
+        return Observed(self.spec.key, self.phase, self.exit, self.started_at, self.finished_at, is_vps)
 
     def start(self) -> None:
         if not self._program.knows_program():
@@ -83,6 +87,16 @@ class FakeWorkload:
         self._steps = self._program.steps()
         self._go(0.0)
         self._changed()
+
+    def start_again(self) -> None:
+        """Run once more, with the files that there are."""
+        self.exit = self.finished_at = None
+        self._program = _program_of(self.spec)
+        self.start()
+
+    def write(self, name: str, text: str) -> None:
+        """A file of it changes."""
+        self.files[name] = (text, self.node.clock.now())
 
     def signal(self, number: int) -> None:
         if self.phase not in (Phase.RUNNING, Phase.PAUSED) or (steps := self._program.after(number)) is None:
@@ -179,6 +193,11 @@ class FakeWorkload:
             self.copy_output()
 
 
+def _program_of(spec: ContainerSpec) -> Program:
+    command = ("sh", "-c", "trap 'exit 0' TERM; sleep infinity") if spec.command == WAIT_COMMAND else spec.command
+    return Program(command, spec.env, spec.working_dir or "/", len(spec.cpu_ids) or spec.cpu_count or 2)
+
+
 def _chained(first: Iterator[Step | int], then: Iterator[Step | int]) -> Iterator[Step | int]:
     yield from first
     yield from then
@@ -188,6 +207,7 @@ class FakeNode:
     """A machine: its workloads, its clock, and a record of what was really executed.
 
     `time_scale` multiplies every sleep of a workload. `executions` counts starts per workload and is never reset.
+    `saved_files` holds the files that a workload finds, `lacks_room` is why there is none for a snapshot.
     """
 
     def __init__(self, *, clock: Clock | None = None, time_scale: float = 1.0, seed: int = 0) -> None:
@@ -198,6 +218,9 @@ class FakeNode:
         self.executions: Counter[WorkloadKey] = Counter()
         self.engines: list[FakeEngine] = []
         self.images: ImageHands | None = None
+        self.saved_files: dict[str, dict[str, tuple[str, float]]] = {}
+        self.snapshots: dict[int, list[Saved]] = {}
+        self.lacks_room = ""
 
     def tell(self, workload: FakeWorkload) -> None:
         """Let every open engine that owns the workload know that it changed."""
@@ -224,6 +247,7 @@ class FakeEngine:
     def __init__(self, node: FakeNode, cluster: str = "cluster", name: str = "node") -> None:
         self.node = node
         self.owner = (cluster, name)
+        self.workspaces = FakeWorkspaces(self)
         self.faults = Faults()
         self.calls: list[tuple[str, WorkloadKey | None]] = []
         self._heard: asyncio.Queue[WorkloadKey | None] = asyncio.Queue()
@@ -233,7 +257,7 @@ class FakeEngine:
         return self.node.images
 
     async def open(self) -> None:
-        await self._step("open", None, lambda: None)
+        await self.step("open", None, lambda: None)
         self.node.engines.append(self)
 
     async def close(self) -> None:
@@ -245,7 +269,7 @@ class FakeEngine:
         self._heard.put_nowait(None)
 
     async def describe(self) -> EngineInfo:
-        await self._step("describe", None, lambda: None)
+        await self.step("describe", None, lambda: None)
         return EngineInfo(name="fake", version="1", limits_memory=True, limits_cpu=True, gpus=True)
 
     async def ensure_image(self, image: str) -> None:
@@ -253,77 +277,77 @@ class FakeEngine:
             if image in self.faults.missing_images:
                 raise EngineFailed(f"there is no image {image!r}")
 
-        await self._step("ensure_image", None, look)
+        await self.step("ensure_image", None, look)
 
     async def create(self, spec: ContainerSpec) -> None:
-        await self._step("create", spec.key, lambda: self._create(spec))
+        await self.step("create", spec.key, lambda: self._create(spec))
 
     def _create(self, spec: ContainerSpec) -> None:
         if spec.key in self.node.workloads:
             return
-        for other in [each for each in self._mine() if each.spec.name == spec.name]:
+        for other in [each for each in self.mine() if each.spec.name == spec.name]:
             if other.spec.key > spec.key:
                 raise Conflict(f"workload {spec.key.task_id} has a newer attempt already")
             self._remove(other.spec.key)
         self.node.workloads[spec.key] = FakeWorkload(spec, self.node, self.owner)
 
     async def start(self, spec: ContainerSpec) -> None:
-        await self._step("start", spec.key, lambda: self._start(spec))
+        await self.step("start", spec.key, lambda: self._start(spec))
 
     def _start(self, spec: ContainerSpec) -> None:
-        workload = self._find(spec.key)
+        workload = self.find(spec.key)
         self._attach(workload)
         if workload.phase is Phase.CREATED:
             workload.start()
 
     async def adopt(self, spec: ContainerSpec) -> None:
-        await self._step("adopt", spec.key, lambda: self._attach(self._find(spec.key)))
+        await self.step("adopt", spec.key, lambda: self._attach(self.find(spec.key)))
 
     async def signal(self, key: WorkloadKey, number: int) -> None:
-        await self._step("signal", key, lambda: self._find(key).signal(number))
+        await self.step("signal", key, lambda: self.find(key).signal(number))
 
     async def pause(self, key: WorkloadKey) -> None:
-        await self._step("pause", key, lambda: self._freeze(key, Phase.RUNNING, FakeWorkload.pause))
+        await self.step("pause", key, lambda: self._freeze(key, Phase.RUNNING, FakeWorkload.pause))
 
     async def resume(self, key: WorkloadKey) -> None:
-        await self._step("resume", key, lambda: self._freeze(key, Phase.PAUSED, FakeWorkload.resume))
+        await self.step("resume", key, lambda: self._freeze(key, Phase.PAUSED, FakeWorkload.resume))
 
     def _freeze(self, key: WorkloadKey, only_from: Phase, act: Callable[[FakeWorkload], None]) -> None:
-        workload = self._find(key)
+        workload = self.find(key)
         if workload.phase in (Phase.EXITED, Phase.CREATED):
             raise Conflict(f"workload {key.task_id} is not running")
         if workload.phase is only_from:
             act(workload)
 
     async def observe(self, key: WorkloadKey) -> Observed:
-        await self._step("observe", key, lambda: None)
-        return self._find(key).observed()
+        await self.step("observe", key, lambda: None)
+        return self.find(key).observed()
 
     async def observe_all(self) -> list[Observed]:
-        await self._step("observe_all", None, lambda: None)
-        return [workload.observed() for workload in self._mine()]
+        await self.step("observe_all", None, lambda: None)
+        return [workload.observed() for workload in self.mine()]
 
     async def finish_logs(self, spec: ContainerSpec) -> None:
-        await self._step("finish_logs", spec.key, lambda: self._find(spec.key).copy_output())
+        await self.step("finish_logs", spec.key, lambda: self.find(spec.key).copy_output())
 
     async def remove(self, key: WorkloadKey) -> None:
-        await self._step("remove", key, lambda: self._remove(key))
+        await self.step("remove", key, lambda: self._remove(key))
 
     async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
-        await self._step("exec", key, lambda: self._must_run(key))
+        await self.step("exec", key, lambda: self._must_run(key))
         return begin_exec(Beside(identity(os.getpid()), {"PATH": os.defpath}, "/"), spec)
 
     async def inside(self, key: WorkloadKey) -> Inside:
-        await self._step("inside", key, lambda: self._must_run(key))
+        await self.step("inside", key, lambda: self._must_run(key))
         return Inside(os.getpid())
 
     def _must_run(self, key: WorkloadKey) -> None:
-        if self._find(key).phase is not Phase.RUNNING:
+        if self.find(key).phase is not Phase.RUNNING:
             raise Conflict(f"workload {key.task_id} is not running")
 
     async def open_root(self, key: WorkloadKey, writable: bool) -> Root:
-        await self._step("open_root", key, lambda: None)
-        return self._find(key).open_root()
+        await self.step("open_root", key, lambda: None)
+        return self.find(key).open_root()
 
     async def events(self) -> AsyncIterator[WorkloadKey]:
         while (key := await self._heard.get()) is not None:
@@ -337,10 +361,12 @@ class FakeEngine:
         if self.node.random.random() < self.faults.events_doubled:
             self._heard.put_nowait(key)
 
-    def _mine(self) -> list[FakeWorkload]:
+    def mine(self) -> list[FakeWorkload]:
+        """All of ours."""
         return [workload for workload in self.node.workloads.values() if workload.owner == self.owner]
 
-    def _find(self, key: WorkloadKey) -> FakeWorkload:
+    def find(self, key: WorkloadKey) -> FakeWorkload:
+        """One of ours; raises NotFound."""
         workload = self.node.workloads.get(key)
         if workload is None or workload.owner != self.owner:
             raise NotFound(f"the engine has no workload {key.task_id} attempt {key.attempt}")
@@ -357,7 +383,8 @@ class FakeEngine:
             workload.drop()
             del self.node.workloads[key]
 
-    async def _step(self, name: str, key: WorkloadKey | None, act: Callable[[], None]) -> None:
+    async def step(self, name: str, key: WorkloadKey | None, act: Callable[[], None]) -> None:
+        """One call of the engine, with all that can go wrong in it."""
         self.calls.append((name, key))
         await self.node.clock.sleep(self.faults.delay_seconds.get(name, 0.0))
         if self.faults.unreachable:
@@ -367,3 +394,48 @@ class FakeEngine:
         act()
         if self.faults.after.get(name):
             raise self.faults.after[name].pop(0)
+
+
+class FakeWorkspaces:
+    """The VPS of a fake node; a snapshot is a copy of a workload's files under the name of an image."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine, self._node = engine, engine.node
+
+    async def start_again(self, key: WorkloadKey) -> None:
+        def start() -> None:
+            workload = self._engine.find(key)
+            if workload.phase is Phase.EXITED:
+                workload.start_again()
+
+        await self._engine.step("start_again", key, start)
+
+    async def containers(self, task_id: int) -> list[Observed]:
+        seen = [each.observed() for each in self._engine.mine() if each.spec.key.task_id == task_id]
+        return sorted((each for each in seen if each.is_vps), key=lambda each: each.key)
+
+    async def changed_since(self, key: WorkloadKey, moment: float) -> bool:
+        return any(at >= moment for _, at in self._engine.find(key).files.values())
+
+    async def lacks_room(self, key: WorkloadKey, reserve_bytes: int) -> str:
+        return self._node.lacks_room
+
+    async def take(self, key: WorkloadKey, saved: Saved) -> None:
+        def save() -> None:
+            image = f"kohakuriver-snapshot/vps-{key.task_id}:{saved.timestamp}"
+            self._node.saved_files[image] = dict(self._engine.find(key).files)
+            self._node.snapshots.setdefault(key.task_id, []).append(replace(saved, image=image))
+
+        await self._engine.step("take", key, save)
+
+    async def snapshots(self, task_id: int) -> list[Saved]:
+        return list(self._node.snapshots.get(task_id, ()))
+
+    async def delete_snapshot(self, task_id: int, timestamp: int) -> None:
+        kept = [saved for saved in self._node.snapshots.get(task_id, ()) if saved.timestamp != timestamp]
+        if len(kept) == len(self._node.snapshots.get(task_id, ())):
+            raise NotFound(f"VPS {task_id} has no snapshot {timestamp}")
+        self._node.snapshots[task_id] = kept
+
+    async def sweep(self, task_id: int) -> None:
+        """There is never anything to sweep."""

@@ -44,7 +44,7 @@ HOMES = {
     "pyroute2": {"system/"},
     "subprocess": {"system/"},
     "bcrypt": {"host/auth/"},
-    "cryptography": {"system/certificates.py"},
+    "cryptography": {"system/certificates.py", "system/key_pair.py"},
     "asyncssh": {"host/services/ssh_proxy.py"},
 }
 # What one calls on a module, and where.

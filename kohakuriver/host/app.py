@@ -42,6 +42,7 @@ from kohakuriver.host.endpoints import (
     ssh,
     streams,
     tasks,
+    vps,
 )
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.environments import Environments
@@ -87,6 +88,7 @@ ANSWERS: list[Bindable[Host]] = [
     *ssh.ANSWERS,
     *docker.ANSWERS,
     *node_images.ANSWERS,
+    *vps.ANSWERS,
 ]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0

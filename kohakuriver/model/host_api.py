@@ -205,10 +205,10 @@ ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
 
 @cache
 def _whole_table() -> tuple[Route[Any, Any], ...]:
-    from kohakuriver.model import auth_api, docker_api, files_api, join_api, ssh_api
+    from kohakuriver.model import auth_api, docker_api, files_api, join_api, ssh_api, vps_api
 
-    others = (auth_api.ROUTES, join_api.ROUTES, ssh_api.ROUTES, docker_api.ROUTES, files_api.ROUTES)
-    return (*table_of(globals()), *(route for table in others for route in table))
+    others = (auth_api, join_api, ssh_api, docker_api, files_api, vps_api)
+    return (*table_of(globals()), *(route for each in others for route in each.ROUTES))
 
 
 def __getattr__(name: str) -> Any:

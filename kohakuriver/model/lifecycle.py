@@ -70,6 +70,8 @@ NEXT: dict[tuple[Status, Event], Status] = {
     (S.LOST, E.RETURNED): S.PENDING,  # the truth about it is that it never ran
     (S.LOST, E.REFUSED): S.FAILED,
     (S.STOPPED, E.RESTARTED): S.PENDING,
+    (S.STOPPED, E.KILLED): S.KILLED,  # nothing of it is left
+    (S.PENDING, E.STOPPED): S.STOPPED,  # it waited to be started again, and is no longer wanted
     **{(status, E.KILLED): S.KILLED for status in UNFINISHED},
     **{(status, E.NODE_LOST): S.LOST for status in ON_NODE},
     **{(status, E.RETRIED): S.PENDING for status in ON_NODE | {S.LOST}},

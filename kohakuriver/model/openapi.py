@@ -69,7 +69,7 @@ def _parameter(f: "dataclasses.Field[Any]", route: Route[Any, Any], schemas: dic
     told = {
         "name": f.name,
         "in": "path" if in_path else "query",
-        "required": in_path,
+        "required": in_path or _is_needed(f),
         "schema": _schema(kind, bounds_of(f), schemas),
     }
     return told | ({"description": f.metadata["about"]} if "about" in f.metadata else {})
@@ -132,13 +132,16 @@ def _reference(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _is_needed(f: "dataclasses.Field[Any]") -> bool:
+    return (f.default, f.default_factory) == (dataclasses.MISSING, dataclasses.MISSING)
+
+
 def _record(kind: Any, schemas: dict[str, Any], leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
     hints = hints_of(kind)
     fields = [f for f in dataclasses.fields(kind) if f.name not in leave_out]
-    missing = (dataclasses.MISSING, dataclasses.MISSING)
     return _exclusions(fields) | {
         "type": "object",
-        "required": [f.name for f in fields if (f.default, f.default_factory) == missing],
+        "required": [f.name for f in fields if _is_needed(f)],
         "additionalProperties": False,
         "properties": {f.name: _member(f, hints[f.name], schemas) for f in fields},
     }

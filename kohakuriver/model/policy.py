@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kohakuriver.model.access import GROUP_NAME, PERSONS, Role
-from kohakuriver.model.task import TaskSpec
+from kohakuriver.model.task import WorkloadSpec
 
 GROUP = "group:"
 SHARED = "/shared"
@@ -93,7 +93,7 @@ def policy_of(texts: Iterable[str], privileged_for_all: bool) -> Policy:
     return Policy(tuple(map(parse_rule, texts)), privileged_for_all)
 
 
-def refusal(spec: TaskSpec, asker: Asker, policy: Policy) -> str:
+def refusal(spec: WorkloadSpec, asker: Asker, policy: Policy) -> str:
     """Why he may not have what he asks for; empty text when he may."""
     mine = [rule for rule in policy.rules if rule.is_for(asker)]
     if spec.privileged and not policy.privileged_for_all and not any(r.what is What.PRIVILEGED for r in mine):

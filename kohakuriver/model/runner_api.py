@@ -1,6 +1,8 @@
 """The runner's table: only the host may ask, only signed."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
@@ -14,11 +16,21 @@ from kohakuriver.model.task import MAX_COMMAND_CHARACTERS, TaskSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VpsOrder:
+    """What makes an attempt that of a VPS: whether it never ran before, else which snapshot it goes back to.
+
+    Without a snapshot it goes on as it stopped.
+    """
+
+    is_new: bool = True
+    restore: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Execute:
     """One attempt to run one task, with what placement gave it.
 
-    `cpu_ids` is empty when the cores are not pinned; `gpus` are indices on this node. `tarball` is the newest of its
-    environment, if there is any.
+    `gpus` are indices on this node. `tarball` is the newest of its environment, if there is any.
     """
 
     task_id: Snowflake
@@ -31,6 +43,14 @@ class Execute:
     gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     numa_node: int | None = None
     tarball: Tarball | None = None
+    vps: VpsOrder | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRef:
+    """A workload, whichever attempt."""
+
+    task_id: Snowflake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,4 +124,18 @@ SYNC = Route("images.sync", "POST", "/api/images/sync", SyncImage, SyncState, N,
 SYNC_SHOW = Route("images.sync.show", "GET", "/api/images/sync/{stem}", WhichSync, SyncState, N, "How far it is.", H)
 HEALTH = Route("health", "GET", "/api/health", Nothing, RunnerHealth, N, "Whether the runner is well.", H)
 
-ROUTES = (*table_of(globals()), *RUNNER_ROUTES)
+ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
+
+
+@cache
+def _whole_table() -> tuple[Route[Any, Any], ...]:
+    from kohakuriver.model import runner_vps_api
+
+    return (*table_of(globals()), *RUNNER_ROUTES, *runner_vps_api.ROUTES)
+
+
+def __getattr__(name: str) -> Any:
+    """The whole table is put together when somebody asks for it, from files that stand on this one."""
+    if name == "ROUTES":
+        return _whole_table()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

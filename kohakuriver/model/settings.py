@@ -167,6 +167,13 @@ class RunnerSettings:
     additional_mounts: list[str] = setting([], "Mounts given to every task, SOURCE:TARGET[:ro].")
     allowed_mount_roots: list[str] = setting([], "Directories of this node below which a task may ask for mounts.")
     tasks_privileged: bool = setting(False, "Whether a task may ask for `privileged` on this node.")
+    auto_snapshot_on_stop: bool = setting(True, "Whether a VPS is saved as a snapshot whenever it stops.")
+    max_snapshots_per_vps: int = setting(
+        3, "Snapshots kept of a VPS; automatic ones make room first.", bounds=Bounds(least=1, most=100)
+    )
+    snapshot_reserve_bytes: int = setting(
+        2_000_000_000, "What a snapshot must leave free on the disk of the images.", bounds=Bounds(least=0)
+    )
     task_pids_limit: int = setting(4096, "Processes a task may have.", bounds=Bounds(least=0, most=4_000_000))
     task_shm_bytes: int = setting(8_000_000_000, "Size of a task's /dev/shm.", bounds=Bounds(least=0))
     task_network: str = setting("bridge", "Docker network of tasks.", bounds=Bounds(length=64))

@@ -50,11 +50,9 @@ MOUNT = Bounds(length=4096, count=64, check=_check_mount, shape=r"/[^:\x00-\x1f\
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """What a person asks of a task; it travels whole from the command line to the container."""
+class WorkloadSpec:
+    """What a person asks of a workload, whether it is a task or a VPS."""
 
-    command: str = declare("The program to run.", bounds=Bounds(length=MAX_COMMAND_CHARACTERS, shortest=1))
-    arguments: list[str] = declare("Its arguments, exactly as given.", default=[], bounds=WORD)
     name: str | None = declare(
         "A name to find it by.", default=None, bounds=Bounds(length=128, shortest=1, pattern=f.NO_CONTROL)
     )
@@ -102,6 +100,23 @@ class TaskSpec:
     priority: int = declare(
         "Higher goes first; within one priority, submit order.", default=0, bounds=Bounds(least=-100, most=100)
     )
+
+    def __post_init__(self) -> None:
+        if sum(len(k) + len(v) for k, v in self.env_vars.items()) > MAX_COMMAND_CHARACTERS:
+            raise ValueError(f"env_vars: longer than {MAX_COMMAND_CHARACTERS} characters in all")
+        if isinstance(self.required_gpus, list) and len(set(self.required_gpus)) < len(self.required_gpus):
+            raise ValueError("required_gpus: a GPU is named twice")
+        if self.container_name and self.registry_image:
+            raise ValueError("container_name: give an environment or a registry_image, not both")
+        _check_environment(self.env_vars)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec(WorkloadSpec):
+    """What a person asks of a task; it travels whole from the command line to the container."""
+
+    command: str = declare("The program to run.", bounds=Bounds(length=MAX_COMMAND_CHARACTERS, shortest=1))
+    arguments: list[str] = declare("Its arguments, exactly as given.", default=[], bounds=WORD)
     max_attempts: int = declare(
         "How often it may be tried when it fails or is lost.", default=1, bounds=Bounds(least=1, most=100)
     )
@@ -113,15 +128,9 @@ class TaskSpec:
     )
 
     def __post_init__(self) -> None:
+        WorkloadSpec.__post_init__(self)  # `super` does not work in a dataclass with slots
         if len(self.command) + sum(map(len, self.arguments)) > MAX_COMMAND_CHARACTERS:
             raise ValueError(f"command: with its arguments longer than {MAX_COMMAND_CHARACTERS} characters")
-        if sum(len(k) + len(v) for k, v in self.env_vars.items()) > MAX_COMMAND_CHARACTERS:
-            raise ValueError(f"env_vars: longer than {MAX_COMMAND_CHARACTERS} characters in all")
-        if isinstance(self.required_gpus, list) and len(set(self.required_gpus)) < len(self.required_gpus):
-            raise ValueError("required_gpus: a GPU is named twice")
-        if self.container_name and self.registry_image:
-            raise ValueError("container_name: give an environment or a registry_image, not both")
-        _check_environment(self.env_vars)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +152,7 @@ class SubmitTask(TaskSpec):
     )
 
     def __post_init__(self) -> None:
-        TaskSpec.__post_init__(self)  # `super` does not work in a dataclass with slots
+        TaskSpec.__post_init__(self)
         if sum(len(k) + len(v) for k, v in self.secret_env.items()) > MAX_COMMAND_CHARACTERS:
             raise ValueError(f"secret_env: longer than {MAX_COMMAND_CHARACTERS} characters in all")
         _check_environment(self.secret_env, "secret_env")
@@ -192,6 +201,11 @@ class Task(TaskSpec):
     stdout_bytes: int = 0
     stderr_bytes: int = 0
 
+    @property
+    def place_wanted(self) -> str | None:
+        """Where it must run, as a target; None when any node will do."""
+        return self.target
+
     def may_retry(self, why: RetryOn) -> bool:
         """Whether the retry policy grants another attempt after this one ended so."""
         return why in self.retry_on and self.tries < self.max_attempts and self.desired is not Desired.KILL
@@ -210,12 +224,9 @@ class HistoryEntry:
     detail: str | None = declare("What else there is to say.", default=None, bounds=Bounds(length=8192))
 
 
-SPEC_FIELDS = tuple(name for name in TaskSpec.__dataclass_fields__)
-
-
-def spec_values(spec: TaskSpec) -> dict[str, Any]:
-    """The members of a spec by name, for building a wider record from it."""
-    return {name: getattr(spec, name) for name in SPEC_FIELDS}
+def spec_values(spec: WorkloadSpec, kind: type[WorkloadSpec] = TaskSpec) -> dict[str, Any]:
+    """The members that a spec has of that kind, by name, for building a wider record from it."""
+    return {name: getattr(spec, name) for name in kind.__dataclass_fields__}
 
 
 def holds_resources(task: Task) -> bool:

@@ -17,12 +17,13 @@ from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner import mounts
-from kohakuriver.runner.bench import Bench, EngineSlot
+from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
-from kohakuriver.runner.endpoints import files, health, streams, workloads
+from kohakuriver.runner.endpoints import files, health, streams, vps, workloads
 from kohakuriver.runner.endpoints import images as image_answers
 from kohakuriver.runner.endpoints.access import guard, identifier, only_host
+from kohakuriver.runner.engine_slot import EngineSlot
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
 from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.images import Images
@@ -31,6 +32,7 @@ from kohakuriver.runner.membership import Belonging, belonging
 from kohakuriver.runner.node_name import address_of, bind_address_of, hostname_of, url_of
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.shared_storage import SharedStorage
+from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.state import Runner
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.tarball_fetch import TarballFetch
@@ -54,6 +56,7 @@ __all__ = ["make_engine", "running_runner", "serve"]
 log = logging.getLogger(__name__)
 ANSWERS: list[Bindable[Runner]] = [
     *workloads.ANSWERS,
+    *vps.ANSWERS,
     *streams.ANSWERS,
     *files.ANSWERS,
     *health.ANSWERS,
@@ -146,6 +149,7 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         disk=disk,
         mount_rules=await asyncio.to_thread(mounts.rules_of, settings),
         images=images,
+        snapshots=Snapshots(slot, settings, clock),
     )
 
 

@@ -23,6 +23,7 @@ class Why(StrEnum):
     """Who wants an attempt to end."""
 
     ASKED = "asked"
+    STOP = "stop"  # of a VPS, of which everything is kept
     TIME_LIMIT = "time_limit"
 
 
@@ -58,7 +59,7 @@ class Held:
 
     `known_before` stands when the engine may know it already, `may_have_run` when its start was at least begun.
     `departed`: nothing of it is left in the engine. `acknowledged`: the host has its end. `fenced`: nobody wants it
-    or its end. Once it is departed and either of the others, it is forgotten.
+    or its end. `stands_still`: it is frozen for a moment, while it is saved. Once it is departed and either of the others, it is forgotten.
     """
 
     accepted: Accepted
@@ -69,6 +70,7 @@ class Held:
     departed: bool = False
     acknowledged: bool = False
     fenced: bool = False
+    stands_still: bool = False
     predecessor: "Held | None" = None
     wake: Wake = field(default_factory=Wake)
     gone: Wake = field(default_factory=Wake)
@@ -101,6 +103,8 @@ class Held:
         if ticket < self._look_taken:
             return False
         self._look_taken = ticket
+        if self.stands_still and seen.phase is Phase.PAUSED and self.state.state is State.RUNNING:
+            return False  # for a snapshot, which nobody but us needs to know
         self.may_have_run |= seen.phase is not Phase.CREATED
         if self.over or seen.phase not in STANDING:
             return False
@@ -133,6 +137,9 @@ def stricter(before: KillOrder | None, why: Why, grace_seconds: float, now: floa
     """The order that comes of one more; None when what was ordered before is as strict already."""
     if before is None:
         return KillOrder(why=why, asked_at=now, grace_seconds=grace_seconds)
+    if before.why is Why.STOP and why is Why.ASKED:
+        grace_seconds = min(before.grace_seconds, grace_seconds)
+        return KillOrder(why=why, asked_at=before.asked_at, grace_seconds=grace_seconds)
     if before.grace_seconds <= grace_seconds:
         return None
     return KillOrder(why=before.why, asked_at=before.asked_at, grace_seconds=grace_seconds)

@@ -12,50 +12,21 @@ from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.container_spec import MountRules, Site
 from kohakuriver.runner.disk import Disk
+from kohakuriver.runner.engine_slot import EngineSlot
 from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.shared_storage import SharedStorage
+from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.store import Store
 from kohakuriver.system.clock import Clock
-from kohakuriver.system.engine import Engine, EngineInfo
+from kohakuriver.system.engine import Engine
 from kohakuriver.system.loops import Loops, Wake
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 STARTS_AT_ONCE = 12
 PAUSE_FIRST_SECONDS, PAUSE_CAP_SECONDS = 0.25, 4.0
-
-
-class EngineSlot:
-    """The engine, which is made when it is known to which cluster its workloads belong; `info` is what it said it is."""
-
-    def __init__(self, make: Callable[[str], Engine]) -> None:
-        self._make = make
-        self._engine: Engine | None = None
-        self._opened = False
-        self.info: EngineInfo | None = None
-
-    @property
-    def engine(self) -> Engine:
-        """The engine; raises EngineFailed while there is none."""
-        if self._engine is None:
-            raise EngineFailed("the engine is not there yet", retry_elsewhere=True)
-        return self._engine
-
-    async def open(self, cluster_id: str) -> None:
-        """Make the engine if need be and connect it, once; raises EngineFailed."""
-        if self._engine is None:
-            self._engine = await asyncio.to_thread(self._make, cluster_id)  # importing it takes a while
-        if not self._opened:
-            await self._engine.open()
-            self._opened = True
-        self.info = await self._engine.describe()
-
-    async def close(self) -> None:
-        """Let go of it; workloads go on."""
-        if self._engine is not None:
-            await self._engine.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +48,7 @@ class Bench:
     disk: Disk
     mount_rules: MountRules
     images: Images
+    snapshots: Snapshots
     changed: Wake = field(default_factory=Wake)
     closing: Wake = field(default_factory=Wake)
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTS_AT_ONCE))

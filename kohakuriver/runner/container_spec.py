@@ -4,12 +4,12 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kohakuriver.model.errors import NotAllowed
+from kohakuriver.model.errors import EngineFailed, NotAllowed
 from kohakuriver.model.runner_api import Execute
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
 from kohakuriver.runner.attempt import Accepted
-from kohakuriver.system.engine import ContainerSpec, Mount, WorkloadKey
+from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Mount
 
 SHARED_TARGET, LOCAL_TEMP_TARGET = "/shared", "/local_temp"
 KERNEL_TREES = ("/proc", "/sys", "/dev")
@@ -44,7 +44,7 @@ def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerS
     spec = request.spec
     return ContainerSpec(
         key=accepted.key,
-        name=f"kohakuriver-task-{request.task_id}",
+        name=f"kohakuriver-{'vps' if request.vps else 'task'}-{request.task_id}",
         image=image_of(spec, settings),
         command=(spec.command, *spec.arguments),
         log_directory=accepted.log_directory,
@@ -60,7 +60,7 @@ def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerS
         mounts=(*node_mounts(site), *mounts),
         privileged=spec.privileged,
         network=settings.task_network,
-        labels=labels_of(accepted.key, site),
+        labels=labels_of(accepted, site),
     )
 
 
@@ -87,14 +87,15 @@ def own_variables(request: Execute, site: Site) -> dict[str, str]:
     return variables
 
 
-def labels_of(key: WorkloadKey, site: Site) -> Mapping[str, str]:
+def labels_of(accepted: Accepted, site: Site) -> Mapping[str, str]:
     """By what a workload is known as ours."""
+    key = accepted.key
     return {
         "kohakuriver.cluster": site.cluster_id,
         "kohakuriver.node": site.hostname,
         "kohakuriver.task": str(key.task_id),
         "kohakuriver.attempt": str(key.attempt),
-        "kohakuriver.type": "command",
+        TYPE_LABEL: VPS_TYPE if accepted.request.vps else "command",
     }
 
 
@@ -119,7 +120,12 @@ def normal(path: str) -> str:
 
 
 def check_policy(request: Execute, site: Site) -> None:
-    """Raise NotAllowed when the node forbids what the task asks for; where its mounts come from is checked apart."""
+    """Raise NotAllowed when the node forbids what the task asks for, EngineFailed when it cannot have it at all.
+
+    Where its mounts come from is checked apart.
+    """
+    if request.vps and not site.has_containers:
+        raise EngineFailed(f"{site.hostname} has no containers, which a VPS needs", retry_elsewhere=True)
     if request.spec.privileged and not site.settings.tasks_privileged:
         raise NotAllowed(f"{site.hostname} does not allow privileged tasks (TASKS_PRIVILEGED)")
     taken = {mount.target for mount in node_mounts(site)}

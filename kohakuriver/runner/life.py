@@ -31,8 +31,11 @@ class Life:
             end = await self._reach_end(known_before)
             if end is not None:
                 await self._record(end)
-        await self.bench.insist("remove", lambda: self.bench.engine.remove(self.held.key))
+        await self._clear_away()
         await self.leave()
+
+    async def _clear_away(self) -> None:
+        await self.bench.insist("remove", lambda: self.bench.engine.remove(self.held.key))
 
     async def _reach_end(self, known_before: bool) -> WorkloadState | None:
         """How it ended; None when it was fenced off before."""
@@ -66,6 +69,8 @@ class Life:
                 self.held.wake.clear()
                 seen = await self._look()
                 if seen.phase is Phase.EXITED:
+                    if await self._goes_on(seen):
+                        continue
                     return await self._finish(spec, seen, deadlines.pressed)
                 if seen.phase is Phase.CREATED:
                     return self._vanished()  # it ran, and the engine does not remember
@@ -76,6 +81,10 @@ class Life:
         finally:
             deadlines.close()
         return None
+
+    async def _goes_on(self, seen: Observed) -> bool:
+        """Whether it was started once more; a task never is."""
+        return False
 
     async def _look(self) -> Observed:
         """What the engine sees, taken into the state; raises NotFound."""

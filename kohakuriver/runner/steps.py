@@ -121,6 +121,14 @@ async def _ask_policy(work: Work) -> None:
     work.spec = build(accepted, site, work.own_mounts)
 
 
+async def _bring_files(work: Work) -> None:
+    """A VPS that ran before is made from a snapshot: of what it was when it stopped, or of the one that was chosen."""
+    order = work.held.accepted.request.vps
+    if order is not None and not order.is_new:
+        _tell(work, "its files are made ready")
+        work.spec = replace(work.spec, image=await work.bench.snapshots.image_for(work.held.key, order.restore))
+
+
 async def _get_image(work: Work) -> None:
     bench, image = work.bench, work.spec.image
     wanted = Wanted(image, work.held.accepted.request.tarball)
@@ -201,6 +209,7 @@ async def _unmark(work: Work) -> None:
 STEPS = (
     Step("turn", _wait_for_turn),
     Step("policy", _ask_policy),
+    Step("files", _bring_files),
     Step("image", _get_image, tries=1),
     Step("directories", _make_directories, undo=_remove_directories),
     Step("container", _create, undo=_remove),

@@ -10,8 +10,9 @@ from kohakuriver.model.report import Acknowledged, AttemptRef, State, WorkloadSt
 from kohakuriver.model.runner_api import Attempt, Execute, Kill
 from kohakuriver.runner.attempt import STANDING, Accepted, Held, KillOrder, Why, one_line, preparing, stricter
 from kohakuriver.runner.bench import Bench
-from kohakuriver.runner.life import Life, look_once
+from kohakuriver.runner.life import look_once
 from kohakuriver.runner.store import Kept
+from kohakuriver.runner.vps_life import life_of
 from kohakuriver.system.engine import Observed, WorkloadKey
 
 log = logging.getLogger(__name__)
@@ -55,14 +56,14 @@ class Workloads:
             raise
         self._well_again()
         self._connected = True
-        there = {each.key for each in seen}
+        there, strays = {each.key for each in seen}, {each.key for each in seen if not each.is_vps}
         for held in list(self._held.values()):
             if held.over and held.key not in there:
-                await Life(self._bench, held).leave()
+                await life_of(self._bench, held).leave()
                 self._forget_if_done(held)
             else:
                 self._begin(held)
-        self._remove_leftovers(there)
+        self._remove_leftovers(strays)
         self._bench.loops.run("engine events", self._listen)
         self._bench.loops.start("sweep", self._sweep, SWEEP_SECONDS)
         self._bench.changed.set()
@@ -88,7 +89,7 @@ class Workloads:
         for held in expected:
             if not _agrees(held, seen.get(held.key)):
                 held.ring()
-        self._remove_leftovers(seen.keys() - known)
+        self._remove_leftovers({key for key, each in seen.items() if not each.is_vps} - known)
 
     async def _look_at_all(self) -> list[Observed]:
         try:
@@ -98,6 +99,7 @@ class Workloads:
             raise EngineFailed(f"it took longer than {LOOK_SECONDS:g} s to look at its workloads") from None
 
     def _remove_leftovers(self, there: Iterable[WorkloadKey]) -> None:
+        """No VPS among them: its container stays when it is stopped, until its host says that it is deleted."""
         for key in set(there) - self._held.keys() - self._leftovers:
             log.warning("removing a workload that nobody knows task=%s attempt=%s", *key)
             self._leftovers.add(key)
@@ -157,8 +159,15 @@ class Workloads:
 
     async def kill(self, asked: Kill) -> WorkloadState:
         """Have an attempt end; raises NotFound, Conflict, StoreUnavailable."""
+        return await self._end(asked, Why.ASKED)
+
+    async def stop(self, asked: Kill) -> WorkloadState:
+        """Have a VPS end, and stay; raises as `kill` does."""
+        return await self._end(asked, Why.STOP)
+
+    async def _end(self, asked: Kill, why: Why) -> WorkloadState:
         held = self._find(Attempt(task_id=asked.task_id, attempt=asked.attempt))
-        order = stricter(held.order, Why.ASKED, asked.grace_seconds, self._bench.clock.now())
+        order = stricter(held.order, why, asked.grace_seconds, self._bench.clock.now())
         if order is not None and not held.over:
             await asyncio.shield(self._order(held, order))
         return held.state
@@ -173,6 +182,8 @@ class Workloads:
         held = self._standing(asked)
         if held.order is not None:
             raise Conflict(f"task {asked.task_id} is being ended")
+        if held.stands_still:
+            raise Conflict(f"task {asked.task_id} is being saved")
         await self._bench.engine.pause(held.key)
         await look_once(self._bench, held)
         return held.state
@@ -180,6 +191,8 @@ class Workloads:
     async def resume(self, asked: Attempt) -> WorkloadState:
         """Let a frozen attempt go on; raises NotFound, Conflict, EngineFailed."""
         held = self._standing(asked)
+        if held.stands_still:
+            raise Conflict(f"task {asked.task_id} is being saved")
         await self._bench.engine.resume(held.key)
         await look_once(self._bench, held)
         return held.state
@@ -261,7 +274,7 @@ class Workloads:
         self._bench.loops.run(f"attempt {held.key.task_id}/{held.key.attempt}", lambda: self._live(held))
 
     async def _live(self, held: Held) -> None:
-        await Life(self._bench, held).live()
+        await life_of(self._bench, held).live()
         self._forget_if_done(held)
 
     def _forget_if_done(self, held: Held) -> None:

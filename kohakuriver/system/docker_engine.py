@@ -18,6 +18,7 @@ from kohakuriver.system.docker_images import Images
 from kohakuriver.system.docker_orphans import Fate, daemon_started_at, end_orphan, find_orphan
 from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
 from kohakuriver.system.docker_root import open_root
+from kohakuriver.system.docker_snapshots import DockerWorkspaces
 from kohakuriver.system.docker_spec import Owner
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
@@ -44,6 +45,7 @@ class DockerEngine:
         self._images = Images(self._client)
         self._containers = Containers(self._client, owner, clock)
         self._mark = f"{cluster}/{node}"
+        self.workspaces = DockerWorkspaces(self._client, self._containers, owner)
         self._events = EventStream(self._client, owner, clock, self)
         self._loops = Loops(clock, spawn_limit=MAX_CAPTURES)
         self._captures: dict[WorkloadKey, Capture] = {}

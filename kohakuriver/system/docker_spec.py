@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from kohakuriver.system.engine import ContainerSpec, Exit, Observed, Phase, WorkloadKey
+from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Exit, Observed, Phase, WorkloadKey
 
 LABEL = "kohakuriver."
 CLUSTER_LABEL, NODE_LABEL = f"{LABEL}cluster", f"{LABEL}node"
@@ -98,15 +98,20 @@ def observed(key: WorkloadKey, facts: Mapping[str, Any]) -> Observed:
     A program that ended by a signal and one that exited with 128+n look the same behind an init, so `signal` is
     never claimed. Docker's own flag alone says whether memory ran out.
     """
-    state = facts["State"]
+    state, is_vps = facts["State"], _labels(facts).get(TYPE_LABEL) == VPS_TYPE
     phase = _PHASES.get(state["Status"], Phase.EXITED)
     started = unix_seconds(state["StartedAt"]) if phase is not Phase.CREATED else None
     if phase is not Phase.EXITED:
-        return Observed(key, phase, started_at=started)
+        return Observed(key, phase, started_at=started, is_vps=is_vps)
     finished = unix_seconds(state["FinishedAt"])
     if started and finished:
         finished = max(started, finished)  # Docker takes the two times in different processes
-    return Observed(key, phase, Exit(int(state["ExitCode"]), None, bool(state["OOMKilled"])), started, finished)
+    end = Exit(int(state["ExitCode"]), None, bool(state["OOMKilled"]))
+    return Observed(key, phase, end, started, finished, is_vps)
+
+
+def _labels(facts: Mapping[str, Any]) -> Mapping[str, str]:
+    return facts.get("Config", {}).get("Labels") or {}
 
 
 def unix_seconds(text: str) -> float | None:

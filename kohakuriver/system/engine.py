@@ -97,6 +97,7 @@ class Observed:
     exit: Exit | None = None
     started_at: float | None = None
     finished_at: float | None = None
+    is_vps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +111,72 @@ class EngineInfo:
     gpus: bool
 
 
+TYPE_LABEL, VPS_TYPE = "kohakuriver.type", "vps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A snapshot of a VPS: `timestamp` (UTC unix seconds) is its name, `image` what a container is made from it by.
+
+    What was written before `began_at` is in it.
+    `size_bytes` is what it holds beyond what it was made from, `total_bytes` all that it shows.
+    """
+
+    timestamp: int
+    image: str
+    message: str = ""
+    automatic: bool = False
+    began_at: float = 0.0
+    size_bytes: int = 0
+    total_bytes: int = 0
+
+
+class Workspaces(Protocol):
+    """Hands for the VPS of one node: their containers stay when they end, and are saved as snapshots.
+
+    A snapshot is there whole or not at all, whatever dies meanwhile. Errors as those of an engine.
+    """
+
+    async def start_again(self, key: WorkloadKey) -> None:
+        """Start one that exited once more, with the files that it has; a no-op when it runs."""
+
+    async def containers(self, task_id: int) -> list[Observed]:
+        """Every container of a VPS, the one of the latest attempt last."""
+
+    async def changed_since(self, key: WorkloadKey, moment: float) -> bool:
+        """Whether some file of its may have changed after that moment (UTC unix seconds); in doubt, yes."""
+
+    async def lacks_room(self, key: WorkloadKey, reserve_bytes: int) -> str:
+        """Why a snapshot of it would leave less than the reserve on the disk; empty text when it would not."""
+
+    async def take(self, key: WorkloadKey, saved: Saved) -> None:
+        """Save it under the timestamp, message and kind that `saved` says; its processes stand still meanwhile."""
+
+    async def snapshots(self, task_id: int) -> list[Saved]:
+        """All that there are of a VPS, oldest first."""
+
+    async def delete_snapshot(self, task_id: int, timestamp: int) -> None:
+        """Take a snapshot away; raises NotFound. A VPS that was made from it goes on."""
+
+    async def sweep(self, task_id: int) -> None:
+        """Take away what snapshots left that were not finished, or that nothing needs any more."""
+
+
 class Engine(Protocol):
     """Hands for one node; every method may be called again after a crash with the same effect.
 
     Engines know only workloads that carry their own cluster id and node name. Errors: `EngineFailed` (with
     `retry_elsewhere` when another node might do better: daemon down, disk full; not for a missing program),
-    `NotFound` for a key that the engine does not have.
+    `NotFound` for a key that the engine does not have. `workspaces` is None where no VPS can be.
     """
 
     @property
     def images(self) -> ImageHands | None:
         """Hands for its images; None when it has none."""
+
+    @property
+    def workspaces(self) -> Workspaces | None:
+        """What it can do with a workload of which the container outlives its end."""
 
     async def open(self) -> None:
         """Connect, begin to listen for events; raises EngineFailed when the engine cannot be reached."""

@@ -41,8 +41,10 @@ class ProcessEngine:
 
     `state_directory` must be private to this user and on a local disk. Memory, CPU and number of processes are limited
     by control groups where the machine lets us make them and `control_groups` says so; otherwise only the memory of
-    each single process is.
+    each single process is. Without containers there can be no VPS.
     """
+
+    workspaces = None
 
     def __init__(self, state_directory: Path, cluster: str, node: str, *, control_groups: bool = True) -> None:
         self._control_groups = control_groups

@@ -14,10 +14,10 @@ import aiohttp
 
 from kohakuriver.host.app import running_host
 from kohakuriver.host.state import Host
-from kohakuriver.model import host_api, runner_api
+from kohakuriver.model import host_api, runner_api, runner_vps_api
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
-from kohakuriver.model.errors import BadRequest, Conflict, EngineFailed, NotFound
+from kohakuriver.model.errors import BadRequest, Conflict, EngineFailed, NotFound, RiverError
 from kohakuriver.model.image import NodeImage, SyncPhase, SyncState
 from kohakuriver.model.node import Gpu, Machine, Metrics, NumaNode, Sample
 from kohakuriver.model.report import (
@@ -30,7 +30,17 @@ from kohakuriver.model.report import (
     State,
     WorkloadState,
 )
-from kohakuriver.model.runner_api import Attempt, Execute, Kill, Nothing, ReadOutput, RunnerHealth, SyncImage, WhichSync
+from kohakuriver.model.runner_api import (
+    Attempt,
+    Execute,
+    Kill,
+    Nothing,
+    ReadOutput,
+    RunnerHealth,
+    SyncImage,
+    TaskRef,
+    WhichSync,
+)
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.secrets import load_secret
@@ -66,6 +76,8 @@ class MadeUpRunner:
     executed: list[Key] = field(default_factory=list)
     output: dict[Key, bytes] = field(default_factory=dict)
     told: list[Acknowledged] = field(default_factory=list)
+    refusal: RiverError | None = None
+    kept: dict[int, int] = field(default_factory=dict)  # VPS of which there is a container, and its attempt
     busy: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def register(self) -> Registered:
@@ -126,6 +138,8 @@ class MadeUpRunner:
 async def execute(runner: MadeUpRunner, caller: Caller, asked: Execute) -> WorkloadState:
     key = (asked.task_id, asked.attempt)
     runner.orders.append(asked)
+    if runner.refusal is not None:
+        raise runner.refusal
     word = " ".join([asked.spec.command, *asked.spec.arguments])
     if word == "refuse here":
         raise EngineFailed("no room for the image", retry_elsewhere=True)
@@ -142,6 +156,8 @@ async def execute(runner: MadeUpRunner, caller: Caller, asked: Execute) -> Workl
             code = 0 if word == "true" else 3
             state = replace(state, state=State.ENDED, exit_code=code, ended_at=runner.clock.now(), stdout_bytes=5)
         runner.held[key] = replace(state, state=State.PREPARING, started_at=None) if word == "prepare" else state
+    if asked.vps is not None:
+        runner.kept[asked.task_id] = asked.attempt
     if word == "lose the answer":
         raise ConnectionResetError("the line went dead")
     runner.soon_tell()
@@ -156,6 +172,21 @@ async def kill(runner: MadeUpRunner, caller: Caller, asked: Kill) -> WorkloadSta
     )
     runner.soon_tell()
     return runner.held[asked.task_id, asked.attempt]
+
+
+async def stop_vps(runner: MadeUpRunner, caller: Caller, asked: Kill) -> WorkloadState:
+    runner.orders.append(asked)
+    state = _held(runner, asked)
+    ended = replace(state, state=State.ENDED, exit_code=0, ended_at=runner.clock.now())
+    runner.held[asked.task_id, asked.attempt] = ended
+    runner.soon_tell()
+    return ended
+
+
+async def delete_vps(runner: MadeUpRunner, caller: Caller, asked: TaskRef) -> Nothing:
+    runner.orders.append(asked)
+    runner.kept.pop(asked.task_id, None)
+    return Nothing()
 
 
 async def pause(runner: MadeUpRunner, caller: Caller, asked: Attempt) -> WorkloadState:
@@ -209,6 +240,10 @@ async def sync(runner: MadeUpRunner, caller: Caller, asked: SyncImage | WhichSyn
 
 ANSWERS: list[Answer[MadeUpRunner]] = [
     on(runner_api.EXECUTE, execute),
+    on(runner_vps_api.CREATE_VPS, execute),
+    on(runner_vps_api.RESTART_VPS, execute),
+    on(runner_vps_api.STOP_VPS, stop_vps),
+    on(runner_vps_api.DELETE_VPS, delete_vps),
     on(runner_api.KILL, kill),
     on(runner_api.PAUSE, pause),
     on(runner_api.RESUME, resume),

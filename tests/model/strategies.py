@@ -12,11 +12,14 @@ from kohakuriver.model.access import PERSONS
 from kohakuriver.model.codec import MAX_SNOWFLAKE, JsonObject, Snowflake, hints_of, strip_optional
 from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
 from kohakuriver.model.route import ByteStream, PlainText, Route
+from kohakuriver.model.vps import SshKeyMode
 
 MOUNTS = ("/data:/data", "/a b:/c:ro", "/x/y:/z:rw")
 TARGETS = ("alpha", "alpha:1", "b-2.c_d::0", "n1:0::0,1,7")
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "additional_mounts": st.lists(st.sampled_from(MOUNTS), max_size=3),
+    "SubmitVps.target": st.none() | st.sampled_from(TARGETS),
+    "vps_backend": st.just("docker"),
     "targets": st.lists(st.sampled_from(TARGETS), max_size=3),
     "env_vars": st.dictionaries(st.from_regex(r"[A-Z_][a-z0-9_.-]{0,8}", fullmatch=True), st.just("v é"), max_size=3),
     "role": st.sampled_from(PERSONS),
@@ -30,6 +33,7 @@ SPECIAL["public_key"] = st.sampled_from(
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ada@laptop",
     )
 )
+SPECIAL["ssh_public_key"] = SPECIAL["public_key"]
 TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
@@ -71,13 +75,20 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
     """Any valid value of a dataclass."""
     hints = hints_of(kind)
     fields = dataclasses.fields(kind)
-    members = {f.name: SPECIAL[f.name] if f.name in SPECIAL else values(hints[f.name], bounds_of(f)) for f in fields}
+    given = {f.name: _special(kind, f.name) for f in fields}
+    members = {f.name: values(hints[f.name], bounds_of(f)) if given[f.name] is None else given[f.name] for f in fields}
     rivals = {f.name: bounds_of(f).not_with for f in dataclasses.fields(kind) if bounds_of(f).not_with}
     return st.fixed_dictionaries(members).map(lambda made: kind(**_consistent(made, rivals)))
 
 
+def _special(kind: Any, name: str) -> st.SearchStrategy[Any] | None:
+    return SPECIAL.get(f"{kind.__name__}.{name}", SPECIAL.get(name))
+
+
 def _consistent(made: dict[str, Any], rivals: dict[str, str]) -> dict[str, Any]:
-    """Of two members that exclude each other only one is given."""
+    """Of two members that exclude each other only one is given, and a key only where it is asked for."""
+    if made.get("ssh_key_mode", SshKeyMode.UPLOAD) is not SshKeyMode.UPLOAD:
+        made = made | {"ssh_public_key": None}
     return made | {name: None for name, rival in rivals.items() if made.get(name) and made.get(rival)}
 
 

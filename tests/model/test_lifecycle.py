@@ -17,6 +17,7 @@ pending_approval  rejected      rejected
 pending_approval  killed        killed
 pending           placed        assigning
 pending           killed        killed
+pending           stopped       stopped
 assigning         returned      pending
 assigning         refused       failed
 assigning         started       running
@@ -54,6 +55,7 @@ lost              killed        killed
 lost              stopped       stopped
 lost              retried       pending
 stopped           restarted     pending
+stopped           killed        killed
 """
 ALLOWED = {(S(a), E(b)): S(c) for a, b, c in (line.split() for line in TABLE.strip().splitlines())}
 
@@ -87,8 +89,8 @@ def test_every_status_can_be_reached_and_every_event_can_happen() -> None:
     assert {event for _, event in NEXT} == set(Event)
 
 
-def test_only_a_stopped_workspace_comes_back_from_an_end() -> None:
-    assert [(at, event) for at, event in NEXT if at in FINAL] == [(S.STOPPED, E.RESTARTED)]
+def test_only_a_stopped_workspace_has_a_life_after_its_end() -> None:
+    assert {(at, event) for at, event in NEXT if at in FINAL} == {(S.STOPPED, E.RESTARTED), (S.STOPPED, E.KILLED)}
 
 
 def test_whatever_is_unfinished_can_be_killed_and_reaches_an_end() -> None:
@@ -108,7 +110,7 @@ def test_final_stays_final_under_any_events(status: Status, events: list[Event])
         except Conflict:
             continue
         if ended is not None:
-            assert (ended, event) == (S.STOPPED, E.RESTARTED)
+            assert ended is S.STOPPED and event in (E.RESTARTED, E.KILLED)
         ended = status if status in FINAL else None
 
 
@@ -126,5 +128,5 @@ def test_nothing_runs_that_was_not_placed_and_nothing_is_placed_twice(status: St
         approved |= event is E.APPROVED
         placed = placed or event is E.PLACED
         assert approved or status in (S.PENDING_APPROVAL, S.REJECTED, S.KILLED)
-        assert placed or status not in ON_NODE | {S.LOST, S.COMPLETED, S.FAILED, S.KILLED_OOM, S.STOPPED}
+        assert placed or status not in ON_NODE | {S.LOST, S.COMPLETED, S.FAILED, S.KILLED_OOM}
         placed = placed and status is not S.PENDING

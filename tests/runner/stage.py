@@ -13,9 +13,11 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.node import Gpu, Machine, Metrics
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import ByteStream, Route
-from kohakuriver.model.runner_api import Attempt, Execute, Kill, ReadOutput
+from kohakuriver.model.runner_api import Attempt, Execute, Kill, ReadOutput, VpsOrder
+from kohakuriver.model.runner_vps_api import CREATE_VPS, RESTART_VPS, STOP_VPS
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
+from kohakuriver.model.vps import WAIT_COMMAND
 from kohakuriver.runner.app import running_runner
 from kohakuriver.runner.state import Runner
 from kohakuriver.runner.vitals import Senses
@@ -126,6 +128,14 @@ class Stage:
     async def shell(self, script: str, **changes: Any) -> WorkloadState:
         return await self.execute("sh", "-c", script, **changes)
 
+    async def vps(self, attempt: int = 1, restore: int | None = None) -> WorkloadState:
+        """Take on an attempt of a VPS: the first as a new one, later ones to go on."""
+        asked = request(*WAIT_COMMAND, attempt=attempt, vps=VpsOrder(is_new=attempt == 1, restore=restore))
+        return await self.call(CREATE_VPS if attempt == 1 else RESTART_VPS, asked)
+
+    async def stop_vps(self, attempt: int = 1) -> WorkloadState:
+        return await self.call(STOP_VPS, Kill(task_id=Snowflake(1), attempt=attempt, grace_seconds=10.0))
+
     async def kill(self, task_id: int = 1, attempt: int = 1, grace_seconds: float = 10.0) -> WorkloadState:
         asked = Kill(task_id=Snowflake(task_id), attempt=attempt, grace_seconds=grace_seconds)
         return await self.call(runner_api.KILL, asked)
@@ -174,7 +184,7 @@ def request(*command: str, task_id: int = 1, attempt: int = 1, **changes: Any) -
     """A request to execute; `changes` go to the spec unless they belong to the request."""
     outer = {
         name: changes.pop(name)
-        for name in ("gpus", "numa_node", "secret_env", "tarball", "registry_password")
+        for name in ("gpus", "numa_node", "secret_env", "tarball", "vps", "registry_password")
         if name in changes
     }
     program, *arguments = command

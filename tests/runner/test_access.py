@@ -15,7 +15,17 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotLoggedIn, RiverError
 from kohakuriver.model.image import Tarball
 from kohakuriver.model.route import Route
-from kohakuriver.model.runner_api import Attempt, Kill, Nothing, ReadOutput, RunnerHealth, SyncImage, WhichSync
+from kohakuriver.model.runner_api import (
+    Attempt,
+    Kill,
+    Nothing,
+    ReadOutput,
+    RunnerHealth,
+    SyncImage,
+    TaskRef,
+    VpsOrder,
+    WhichSync,
+)
 from kohakuriver.runner.app import ANSWERS
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
@@ -61,6 +71,10 @@ TARBALL = Tarball(stem="lab-1700000000", environment="lab", made_at=1700000000, 
 REQUESTS: dict[str, Any] = {
     "execute": request("true"),
     "kill": Kill(task_id=TASK, attempt=1),
+    "vps.create": request("true", vps=VpsOrder()),
+    "vps.restart": request("true", attempt=2, vps=VpsOrder(is_new=False)),
+    "vps.stop": Kill(task_id=TASK, attempt=1),
+    "vps.delete": TaskRef(task_id=TASK),
     "pause": Attempt(task_id=TASK, attempt=1),
     "resume": Attempt(task_id=TASK, attempt=1),
     "stdout": ReadOutput(task_id=TASK),

@@ -140,8 +140,12 @@ class Dispatch:
             self.wake.set()
 
     async def _send_one(self, row: Live, order: Desired) -> None:
-        if order is Desired.KILL:
+        if order is Desired.KILL and row.status is Status.STOPPED:
+            await self.scheduler.delete_on_runner(row)
+        elif order is Desired.KILL:
             await self.scheduler.send_kill_to_runner(row)
+        elif order is Desired.STOP:
+            await self.scheduler.send_stop_to_runner(row)
         elif row.status is Status.ASSIGNING:
             await self.scheduler.send_task_to_runner(row)
         elif order is Desired.PAUSE:
@@ -153,7 +157,7 @@ class Dispatch:
         log.warning("order refused order=%s task=%s node=%s error=%s", order, row.task_id, row.node, refused)
         if isinstance(refused, errors.NotLoggedIn):
             return  # the runner does not know us (yet): nothing about the task
-        if order is Desired.KILL and isinstance(refused, errors.NotFound):
+        if order in (Desired.KILL, Desired.STOP) and isinstance(refused, errors.NotFound):
             await self.scheduler.confirm_absence(row)
         elif order is Desired.RUN and row.status is Status.ASSIGNING:
             elsewhere = isinstance(refused, errors.Conflict | errors.TooMany)
@@ -180,6 +184,8 @@ def _order(row: Live) -> Desired | None:
         return Desired.KILL
     if row.status is Status.ASSIGNING:
         return Desired.RUN
+    if row.desired is Desired.STOP:
+        return Desired.STOP
     if row.desired is Desired.PAUSE and row.status is Status.RUNNING:
         return Desired.PAUSE
     if row.desired is Desired.RUN and row.status is Status.PAUSED:

@@ -4,7 +4,7 @@ import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kohakuriver.host.services.node_manager import Demand, demand_of
 from kohakuriver.host.services.quotas import check_submit
@@ -19,14 +19,17 @@ from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed
 from kohakuriver.model.host_api import ListMyTasks, ListTasks, Submitted, TaskId
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
 from kohakuriver.model.policy import Asker, Policy, refusal
-from kohakuriver.model.task import HistoryEntry, SubmitTask, Task, spec_values
+from kohakuriver.model.task import HistoryEntry, SubmitTask, Task, WorkloadSpec, spec_values
 from kohakuriver.model.units import parse_target, rfc3339
+from kohakuriver.model.vps import VPS_TYPE
 from kohakuriver.system.sqlite import Work
 from kohakuriver.wire.serve import Encoded, on
 
+T = TypeVar("T")
+
 
 async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
-    _check_policy(host, caller, asked)
+    check_policy(host, caller, asked)
     batch_id, made = _make_tasks(host, caller, asked)
     now = host.clock.now()
     digest = hashlib.sha256(codec.encode_text(asked).encode()).hexdigest()
@@ -37,8 +40,8 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
             if earlier:
                 return Submitted(task_ids=earlier, batch_id=earlier[0])
             tasks.remember_submit(tx, (caller.name, asked.idempotency_key), digest, batch_id)
-        _check_targets(tx, asked.targets)
-        check_submit(tx, caller.name, [_demand(task) for task in made])
+        check_targets(tx, asked.targets)
+        check_submit(tx, caller.name, [demand(task) for task in made])
         for task in made:
             tasks.insert(tx, task, caller.name)
             task_secrets.keep(tx, task.task_id, asked.secret_env)
@@ -50,8 +53,11 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
     return submitted
 
 
-def _check_policy(host: Host, caller: Caller, asked: SubmitTask) -> None:
-    """Without accounts there is nobody to tell apart, and the nodes' own settings decide; but for `privileged`."""
+def check_policy(host: Host, caller: Caller, asked: WorkloadSpec) -> None:
+    """Raise NotAllowed for what he may not ask for.
+
+    Without accounts there is nobody to tell apart, and the nodes' own settings decide; but for `privileged`.
+    """
     policy = host.auth.policy if host.auth.enabled else Policy(privileged_for_all=host.settings.tasks_privileged)
     spec = asked if host.auth.enabled else replace(asked, additional_mounts=[])
     user = host.auth.accounts.users.get(caller.user_id)
@@ -60,7 +66,8 @@ def _check_policy(host: Host, caller: Caller, asked: SubmitTask) -> None:
         raise NotAllowed(why)
 
 
-def _demand(task: Task) -> Demand:
+def demand(task: Task) -> Demand:
+    """What it needs of a node."""
     gpus = codec.dumps(task.required_gpus)
     return demand_of(task.required_cores, task.required_memory_bytes or 0, gpus, task.target)
 
@@ -86,7 +93,8 @@ def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflak
     return ids[0], made
 
 
-def _check_targets(tx: sqlite3.Connection, targets: Sequence[str]) -> None:
+def check_targets(tx: sqlite3.Connection, targets: Sequence[str]) -> None:
+    """Raise BadRequest for a node that is not registered."""
     for number, target in enumerate(targets):
         hostname = parse_target(target).hostname
         if nodes.find(tx, hostname) is None:
@@ -105,7 +113,9 @@ async def list_my_tasks(host: Host, caller: Caller, asked: ListMyTasks) -> Encod
 
 
 async def page(host: Host, wanted: Mapping[str, Any], asked: ListTasks | ListMyTasks) -> Encoded[list[Task]]:
-    rows = await host.db.read(lambda tx: tasks.page(tx, wanted, asked.before, asked.limit))
+    """One page of tasks; VPS have lists of their own."""
+    commands = {**wanted, "task_type": "command"}
+    rows = await host.db.read(lambda tx: tasks.page(tx, commands, asked.before, asked.limit))
     return Encoded(f"[{','.join([_text(host, row) for row in rows])}]")
 
 
@@ -129,7 +139,9 @@ async def kill(host: Host, caller: Caller, asked: TaskId) -> Task:
 
     def intend(tx: sqlite3.Connection) -> Task:
         task, now = tasks.get(tx, asked.task_id), host.clock.now()
-        if task.status in (Status.PENDING, Status.PENDING_APPROVAL) or _is_orphan(host, task):
+        if task.task_type == VPS_TYPE:
+            raise Conflict(f"task {task.task_id} is a VPS: stop it (kohakuriver vps stop) or delete it (vps delete)")
+        if task.status in (Status.PENDING, Status.PENDING_APPROVAL) or is_orphan(host, task):
             values = {"desired": Desired.KILL, "completed_at": rfc3339(now)}
             audit.record(tx, caller, Deed("task.kill", f"task:{task.task_id}"), now)
             return tasks.move(tx, task, Change(Event.KILLED, values, by=caller.name), now)
@@ -138,40 +150,44 @@ async def kill(host: Host, caller: Caller, asked: TaskId) -> Task:
         audit.record(tx, caller, Deed("task.kill", f"task:{task.task_id}"), now)
         return tasks.intend(tx, task, Desired.KILL, caller.name, now)
 
-    return await _steer(host, intend)
+    return await steer(host, intend)
 
 
-def _is_orphan(host: Host, task: Task) -> bool:
+def is_orphan(host: Host, task: Task) -> bool:
+    """Whether it is lost on a node that is no more."""
     return task.status is Status.LOST and task.assigned_node not in host.registry.nodes
 
 
 async def pause(host: Host, caller: Caller, asked: TaskId) -> Task:
-    return await _want(host, caller, asked.task_id, Desired.PAUSE)
+    return await want(host, caller, asked.task_id, Desired.PAUSE)
 
 
 async def resume(host: Host, caller: Caller, asked: TaskId) -> Task:
-    return await _want(host, caller, asked.task_id, Desired.RUN)
+    return await want(host, caller, asked.task_id, Desired.RUN)
 
 
-async def _want(host: Host, caller: Caller, task_id: Snowflake, desired: Desired) -> Task:
+async def want(host: Host, caller: Caller, task_id: Snowflake, desired: Desired, noun: str = "task") -> Task:
+    """Write down that a task (or VPS, `noun` says) that runs is to be frozen or to go on; raises Conflict."""
+
     def intend(tx: sqlite3.Connection) -> Task:
         task = tasks.get(tx, task_id)
         if task.status not in (Status.RUNNING, Status.PAUSED):
             verb = "paused" if desired is Desired.PAUSE else "resumed"
-            raise Conflict(f"task {task_id} is {task.status}; only a running or paused one can be {verb}")
-        if task.desired is Desired.KILL:
-            raise Conflict(f"task {task_id} is being killed")
-        action = "task.pause" if desired is Desired.PAUSE else "task.resume"
-        audit.record(tx, caller, Deed(action, f"task:{task_id}"), host.clock.now())
+            raise Conflict(f"{noun} {task_id} is {task.status}; only a running or paused one can be {verb}")
+        if task.desired in (Desired.KILL, Desired.STOP):
+            raise Conflict(f"{noun} {task_id} is being {'killed' if task.desired is Desired.KILL else 'stopped'}")
+        deed = Deed(f"{noun}.{'pause' if desired is Desired.PAUSE else 'resume'}", f"task:{task_id}")
+        audit.record(tx, caller, deed, host.clock.now())
         return tasks.intend(tx, task, desired, caller.name, host.clock.now())
 
-    return await _steer(host, intend)
+    return await steer(host, intend)
 
 
-async def _steer(host: Host, work: Work[Task]) -> Task:
-    task = await host.db.write(work)
+async def steer(host: Host, work: Work[T]) -> T:
+    """Write something down, and have the dispatch act on it."""
+    written = await host.db.write(work)
     host.dispatch.wake.set()
-    return task
+    return written
 
 
 ANSWERS = [

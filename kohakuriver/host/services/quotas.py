@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kohakuriver.host.services.node_manager import Demand, Rank
-from kohakuriver.host.store import groups
+from kohakuriver.host.store import groups, vps
 from kohakuriver.host.store.groups import Held
 from kohakuriver.host.store.tasks import Queued
 from kohakuriver.model import codec
@@ -133,6 +133,18 @@ def check_submit(tx: sqlite3.Connection, owner: str, asked: Sequence[Demand]) ->
                 raise TooMany(
                     f"group {group.name} may have {group.max_queued} tasks waiting (max_queued), and has {waiting}"
                 )
+
+
+def check_vps(tx: sqlite3.Connection, owner: str) -> None:
+    """Raise TooMany when a group of his has as many VPS that are not stopped as it may have."""
+    for group in groups.of_owner(tx, owner):
+        if group.max_vps is None:
+            continue
+        count = vps.count_not_stopped(tx, groups.get(tx, group.name).members)
+        if count >= group.max_vps:
+            raise TooMany(
+                f"group {group.name} may have {group.max_vps} VPS that are not stopped (max_vps), and has {count}"
+            )
 
 
 def never_fits(limits: Sequence[int | None], wanted: Amounts) -> str:

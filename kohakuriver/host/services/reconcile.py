@@ -6,13 +6,15 @@ one is fenced off, never believed.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from kohakuriver.host.services import workspace
+from kohakuriver.host.services.workspace import CLEARED
 from kohakuriver.host.store.tasks import Change, Live
 from kohakuriver.model.lifecycle import FINAL, ON_NODE, Desired, Event, Status
 from kohakuriver.model.report import AttemptRef, State, WorkloadState
 from kohakuriver.model.task import RetryOn, Task
 from kohakuriver.model.units import rfc3339, show_seconds
+from kohakuriver.model.vps import Vps
 
 GONE = "its runner no longer knows it"
 STANDING = {State.RUNNING: Status.RUNNING, State.PAUSED: Status.PAUSED}
@@ -64,7 +66,7 @@ def reconcile(
 
 
 def _absence_matters(row: Live, awaited: Callable[[Live], bool]) -> bool:
-    if row.status is Status.LOST and row.desired is not Desired.KILL:
+    if row.status is Status.LOST and row.desired not in (Desired.KILL, Desired.STOP):
         return False
     return row.status in (Status.RUNNING, Status.PAUSED) or not awaited(row)
 
@@ -84,15 +86,15 @@ def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
     if task.status not in ON_NODE and task.status is not Status.LOST:
         return []
     if state.state is State.ENDED:
-        return [_judge_end(task, state, now)]
+        return workspace.after_end(task, _judge_end(task, state, now))
     changes = []
+    known = workspace.facts_of_start(task, now) if state.state is not State.PREPARING else {}
     if task.status is Status.ASSIGNING and state.state is not State.PREPARING:
-        changes.append(
-            Change(Event.STARTED, {"started_at": _time(state.started_at, now), "image_digest": state.image_digest})
-        )
+        facts = {"started_at": _time(state.started_at, now), "image_digest": state.image_digest}
+        changes.append(Change(Event.STARTED, facts | known))
     elif task.status is Status.LOST:
         found = Event.FOUND_STARTING if state.state is State.PREPARING else Event.FOUND_ALIVE
-        changes.append(Change(found, {"completed_at": None, "error_message": None}))
+        changes.append(Change(found, {"completed_at": None, "error_message": None, **known}))
     if state.state is State.PAUSED and task.status is not Status.PAUSED:
         changes.append(Change(Event.PAUSED))
     if state.state is State.RUNNING and task.status is Status.PAUSED:
@@ -102,8 +104,8 @@ def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:
 
 def judge_gone(task: Task, now: float, why: str) -> Change | None:
     """What becomes of a task whose node no longer has it, or no longer speaks; None when nothing new does."""
-    if task.desired is Desired.KILL and why == GONE:
-        return Change(Event.KILLED, {"completed_at": rfc3339(now)}, why)
+    if task.desired in (Desired.KILL, Desired.STOP) and why == GONE:
+        return judge_absent(task, now, why)
     if task.may_retry(RetryOn.LOSS):
         return retried(task, why)
     if task.status is Status.LOST:
@@ -111,25 +113,16 @@ def judge_gone(task: Task, now: float, why: str) -> Change | None:
     return Change(Event.NODE_LOST, {"error_message": why, "completed_at": rfc3339(now)}, why)
 
 
+def judge_absent(task: Task, now: float, why: str) -> Change:
+    """What becomes of a task that is to end, and that its runner does not have."""
+    if isinstance(task, Vps):
+        return workspace.stopped(task, {"completed_at": rfc3339(now)}, why)
+    return Change(Event.KILLED, {"completed_at": rfc3339(now)}, why)
+
+
 def retried(task: Task, why: str) -> Change:
     """Back into the queue for another attempt; the attempt before is fenced off by its number."""
     return Change(Event.RETRIED, CLEARED, f"attempt {task.attempt} ended: {why}")
-
-
-CLEARED: dict[str, Any] = {
-    "assigned_node": None,
-    "assigned_gpus": [],
-    "assigned_numa": None,
-    "started_at": None,
-    "completed_at": None,
-    "image_digest": None,
-    "exit_code": None,
-    "signal": None,
-    "error_message": None,
-    "stdout_bytes": 0,
-    "stderr_bytes": 0,
-    "desired": Desired.RUN,
-}
 
 
 def _judge_end(task: Task, state: WorkloadState, now: float) -> Change:
@@ -145,6 +138,8 @@ def _judge_end(task: Task, state: WorkloadState, now: float) -> Change:
         "stdout_bytes": state.stdout_bytes,
         "stderr_bytes": state.stderr_bytes,
     }
+    if isinstance(task, Vps):
+        return workspace.stopped(task, values, state.message)
     event = _end_event(state)
     if event in (Event.EXITED_BAD, Event.OOM_KILLED) and task.may_retry(RetryOn.FAILURE):
         return retried(task, state.message or ("out of memory" if state.oom_killed else f"exit code {state.exit_code}"))
@@ -155,6 +150,8 @@ def _judge_end(task: Task, state: WorkloadState, now: float) -> Change:
 
 def judge_refusal(task: Task, why: str, retry_elsewhere: bool, now: float) -> Change:
     """What becomes of a task that its runner would not start."""
+    if isinstance(task, Vps) and task.home and (task.desired is Desired.KILL or not retry_elsewhere):
+        return workspace.stopped(task, {"completed_at": rfc3339(now), "error_message": why}, why)
     if task.desired is Desired.KILL:
         return Change(Event.KILLED, {"completed_at": rfc3339(now)}, why)
     if retry_elsewhere:

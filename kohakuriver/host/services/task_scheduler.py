@@ -16,8 +16,10 @@ from kohakuriver.model.errors import Unavailable
 from kohakuriver.model.image import Tarball
 from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
 from kohakuriver.model.report import Acknowledged, AttemptRef, Report, State, WorkloadState
-from kohakuriver.model.task import SPEC_FIELDS, Task, TaskSpec
+from kohakuriver.model.runner_vps_api import CREATE_VPS, DELETE_VPS, RESTART_VPS, STOP_VPS
+from kohakuriver.model.task import Task, TaskSpec, spec_values
 from kohakuriver.model.units import rfc3339
+from kohakuriver.model.vps import Vps
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.sqlite import Database, Work
 from kohakuriver.wire.call import DEFAULT_TIMEOUT_SECONDS, NotDelivered, Peer
@@ -27,6 +29,7 @@ from kohakuriver.wire.sign import WINDOW_SECONDS
 UNKNOWN_GRACE_SECONDS = 60.0
 # A report may be so old when it is taken: signed within the window, or made once and signed twice by a caller that waits.
 ABSENCE_GRACE_SECONDS = WINDOW_SECONDS + 2 * DEFAULT_TIMEOUT_SECONDS
+DELETE_SECONDS = 120.0
 SHUN_FIRST_SECONDS, SHUN_CAP_SECONDS = 2.0, 60.0
 
 
@@ -126,21 +129,24 @@ class TaskScheduler:
         )
         if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
             return
+        vps = runner_api.VpsOrder(is_new=task.home is None, restore=task.restore) if isinstance(task, Vps) else None
         request = runner_api.Execute(
             task_id=task.task_id,
             attempt=task.attempt,
             owner=task.owner,
-            spec=TaskSpec(**{name: getattr(task, name) for name in SPEC_FIELDS}),
+            spec=TaskSpec(**spec_values(task)),
             secret_env=secret_env,
             gpus=task.assigned_gpus,
             numa_node=task.assigned_numa,
-            tarball=await self._newest_tarball(task.container_name),
+            tarball=await self._newest_tarball(task.container_name) if vps is None or vps.is_new else None,
+            vps=vps,
         )
+        route = runner_api.EXECUTE if vps is None else CREATE_VPS if vps.is_new else RESTART_VPS
         key = (row.task_id, row.attempt)
         never_tried = key in self.outbox.unsent
         self.outbox.unsent.discard(key)
         try:
-            await self._peer(row).call(runner_api.EXECUTE, request)
+            await self._peer(row).call(route, request)
         except NotDelivered:
             if never_tried:
                 self.outbox.unsent.add(key)
@@ -155,6 +161,23 @@ class TaskScheduler:
         """Ask for the end of an attempt; the report tells when it is true."""
         request = runner_api.Kill(task_id=row.task_id, attempt=row.attempt, grace_seconds=self.kill_grace_seconds)
         await self._peer(row).call(runner_api.KILL, request)
+
+    async def send_stop_to_runner(self, row: Live) -> None:
+        """Ask for the end of a VPS, of which everything is kept; the report tells when it is true."""
+        request = runner_api.Kill(task_id=row.task_id, attempt=row.attempt, grace_seconds=self.kill_grace_seconds)
+        await self._peer(row).call(STOP_VPS, request)
+
+    async def delete_on_runner(self, row: Live) -> None:
+        """Have the node of a stopped VPS take everything of it away; only then is it gone."""
+        await self._peer(row).call(DELETE_VPS, runner_api.TaskRef(task_id=row.task_id), timeout_seconds=DELETE_SECONDS)
+        now = self.clock.now()
+
+        def end(tx: sqlite3.Connection) -> None:
+            task = tasks.get(tx, row.task_id)
+            if (task.status, task.desired) == (Status.STOPPED, Desired.KILL):
+                tasks.move(tx, task, tasks.Change(Event.KILLED, {"completed_at": rfc3339(now)}), now)
+
+        await self.db.write(end)
 
     async def send_pause_to_runner(self, row: Live) -> None:
         """Ask for a freeze."""
@@ -227,14 +250,17 @@ class TaskScheduler:
         self.outbox.forget(row.task_id, row.attempt)
 
     async def confirm_absence(self, row: Live) -> None:
-        """The runner has never heard of an attempt that is to be killed."""
+        """The runner has never heard of an attempt that is to end."""
         now = self.clock.now()
 
         def end(tx: sqlite3.Connection) -> None:
             task = tasks.get(tx, row.task_id)
-            if task.attempt == row.attempt and task.status not in FINAL and task.desired is Desired.KILL:
-                change = tasks.Change(Event.KILLED, {"completed_at": rfc3339(now)}, "the runner did not have it")
-                tasks.move(tx, task, change, now)
+            if (
+                task.attempt == row.attempt
+                and task.status not in FINAL
+                and task.desired in (Desired.KILL, Desired.STOP)
+            ):
+                tasks.move(tx, task, reconcile.judge_absent(task, now, "the runner did not have it"), now)
 
         await self.db.write(end)
         self.outbox.forget(row.task_id, row.attempt)

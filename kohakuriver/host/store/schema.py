@@ -183,4 +183,19 @@ MIGRATIONS = (
         state TEXT NOT NULL,
         document TEXT NOT NULL);
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN task_type TEXT NOT NULL DEFAULT 'command';
+    ALTER TABLE tasks ADD COLUMN name TEXT;
+    CREATE INDEX vps_by_id ON tasks(task_id) WHERE task_type = 'vps';
+    CREATE INDEX vps_to_delete ON tasks(task_id) WHERE status = 'stopped' AND desired = 'kill';
+    CREATE UNIQUE INDEX vps_names ON tasks(owner, name) WHERE task_type = 'vps'
+        AND status IN ('pending', 'assigning', 'running', 'paused', 'lost', 'stopped');
+    CREATE TABLE assignments(
+        task_id INTEGER NOT NULL REFERENCES tasks(task_id),
+        user_id INTEGER NOT NULL REFERENCES users(user_id),
+        assigned_by TEXT NOT NULL,
+        assigned_at REAL NOT NULL,
+        PRIMARY KEY(task_id, user_id)) WITHOUT ROWID;
+    CREATE INDEX assignments_by_user ON assignments(user_id);
+    """,
 )

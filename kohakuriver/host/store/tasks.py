@@ -11,12 +11,15 @@ from kohakuriver.model.errors import Conflict, NotFound
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status, after
 from kohakuriver.model.task import HistoryEntry, Task
 from kohakuriver.model.units import rfc3339
+from kohakuriver.model.vps import VPS_TYPE, Vps
 
 COLUMNS = (
     "task_id, batch_id, owner, status, desired, attempt, node, priority, cores, memory_bytes, gpus, target, "
-    "stdout_bytes, stderr_bytes, document"
+    "stdout_bytes, stderr_bytes, document, task_type, name"
 )
+KINDS: dict[str, type[Task]] = {"command": Task, VPS_TYPE: Vps}  # what the document of a row holds
 LIVE = "status IN ('assigning', 'running', 'paused', 'lost')"
+MOST_ID = 2**63 - 1
 APART = ("stdout_bytes", "stderr_bytes", "reason")  # members of a task that its document does not hold
 SHOWN = "task_id, status, node, cores, memory_bytes, gpus, target, stdout_bytes, stderr_bytes, document"
 LIVE_COLUMNS = "node, task_id, attempt, status, desired, priority, cores, memory_bytes, gpus"
@@ -101,7 +104,7 @@ def insert(tx: sqlite3.Connection, task: Task, by: str) -> None:
 
 def get(tx: sqlite3.Connection, task_id: Snowflake) -> Task:
     """The task; raises NotFound."""
-    return _task(show(tx, task_id))
+    return task_of(show(tx, task_id))
 
 
 def show(tx: sqlite3.Connection, task_id: Snowflake) -> Shown:
@@ -109,7 +112,7 @@ def show(tx: sqlite3.Connection, task_id: Snowflake) -> Shown:
     row = tx.execute(f"SELECT {SHOWN} FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
     if row is None:
         raise NotFound(f"there is no task {task_id}")
-    return _shown(row)
+    return shown(row)
 
 
 def owner_of(tx: sqlite3.Connection, task_id: Snowflake) -> str | None:
@@ -124,7 +127,7 @@ def page(tx: sqlite3.Connection, wanted: Mapping[str, Any], before: int | None, 
     where = [f"{column} = :{column}" for column in filters] + (["task_id < :before"] if before else [])
     clause = f"WHERE {' AND '.join(where)}" if where else ""
     query = f"SELECT {SHOWN} FROM tasks {clause} ORDER BY task_id DESC LIMIT :limit"
-    return [_shown(row) for row in tx.execute(query, filters | {"before": before, "limit": limit})]
+    return [shown(row) for row in tx.execute(query, filters | {"before": before, "limit": limit})]
 
 
 def history(tx: sqlite3.Connection, task_id: Snowflake) -> list[str]:
@@ -160,7 +163,7 @@ def queued(tx: sqlite3.Connection, limit: int) -> Iterator[Queued]:
 def waiting_for_approval(tx: sqlite3.Connection, limit: int) -> list[Task]:
     """The tasks that have waited longest for a yes."""
     query = f"SELECT {SHOWN} FROM tasks WHERE status = 'pending_approval' ORDER BY task_id LIMIT ?"
-    return [_task(_shown(row)) for row in tx.execute(query, (limit,))]
+    return [task_of(shown(row)) for row in tx.execute(query, (limit,))]
 
 
 def live(tx: sqlite3.Connection, node: str | None = None) -> list[Live]:
@@ -175,7 +178,8 @@ def to_be_ordered(tx: sqlite3.Connection) -> list[Live]:
     query = f"""SELECT {LIVE_COLUMNS} FROM tasks
                 WHERE status = 'assigning' OR status = 'paused' OR (status = 'running' AND desired <> 'run')
                 ORDER BY task_id"""
-    return [_live(row) for row in tx.execute(query)]
+    to_delete = f"SELECT {LIVE_COLUMNS} FROM tasks WHERE status = 'stopped' AND desired = 'kill' ORDER BY task_id"
+    return [_live(row) for row in (*tx.execute(query), *tx.execute(to_delete))]
 
 
 def attempts(tx: sqlite3.Connection, task_ids: Iterable[int]) -> dict[int, tuple[int, Status, str | None]]:
@@ -233,7 +237,7 @@ def remember_submit(tx: sqlite3.Connection, owner_and_key: tuple[str, str], dige
 
 
 def _values(task: Task) -> tuple[Any, ...]:
-    members = codec.encoder(Task)(task)
+    members = codec.encoder(KINDS[task.task_type])(task)
     for name in APART:
         del members[name]
     gpus = task.assigned_gpus if task.assigned_node else task.required_gpus
@@ -249,14 +253,17 @@ def _values(task: Task) -> tuple[Any, ...]:
         task.required_cores,
         task.required_memory_bytes or 0,
         codec.dumps(gpus),
-        task.target,
+        task.place_wanted,
         task.stdout_bytes,
         task.stderr_bytes,
         codec.dumps(members),
+        task.task_type,
+        task.name,
     )
 
 
-def _shown(row: sqlite3.Row) -> Shown:
+def shown(row: sqlite3.Row) -> Shown:
+    """A row of the columns SHOWN."""
     return Shown(row[0], Status(row[1]), *row[2:])
 
 
@@ -264,8 +271,10 @@ def _live(row: sqlite3.Row) -> Live:
     return Live(row[0], row[1], row[2], Status(row[3]), Desired(row[4]), *row[5:])
 
 
-def _task(shown: Shown) -> Task:
-    return codec.decode(Task, codec.loads(shown.text(None)), strict=False)
+def task_of(shown: Shown) -> Task:
+    """The typed task, which is a VPS where its row says so."""
+    members = codec.loads(shown.text(None))
+    return codec.decode(KINDS[members["task_type"]], members, strict=False)
 
 
 @dataclass(frozen=True, slots=True)

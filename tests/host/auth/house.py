@@ -166,6 +166,13 @@ class House:
         task_id: str = said.body["task_ids"][0]
         return task_id
 
+    async def vps(self, who: Person, **fields: object) -> str:
+        """The id of a new VPS."""
+        said = await self.ask("POST", "/api/vps", who, fields)
+        assert said.status == 202, said
+        vps_id: str = said.body["vps"]["task_id"]
+        return vps_id
+
     async def trail(self, **wanted: str) -> list[dict[str, str]]:
         """Entries of the trail whose members are as wanted, oldest first."""
         await self.host.auth.notes.write()

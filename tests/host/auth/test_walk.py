@@ -32,7 +32,7 @@ BODY: dict[str, object] = {
     "invitation": "kri_1_wrong",
     "old_password": PASSWORD,
     "new_password": PASSWORD,
-    "name": "a token",
+    "name": "a-token",
     "path": "/ws/events",
     "target": "/x",
     "role": "viewer",

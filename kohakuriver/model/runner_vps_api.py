@@ -1,0 +1,28 @@
+"""The runner's table, the part about VPS."""
+
+from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.report import WorkloadState
+from kohakuriver.model.route import MEGABYTE, Route, table_of
+from kohakuriver.model.runner_api import Execute, Kill, Nothing, TaskRef
+
+N, H = Role.NODE, Ownership.HOST
+V = "/api/vps"
+CREATE_VPS = Route(
+    "vps.create", "POST", V + "/create", Execute, WorkloadState, N, "Take on the first attempt.", H, 202, 4 * MEGABYTE
+)
+RESTART_VPS = Route(
+    "vps.restart",
+    "POST",
+    V + "/{task_id}/restart",
+    Execute,
+    WorkloadState,
+    N,
+    "Take on an attempt that goes on with what is kept.",
+    H,
+    202,
+    4 * MEGABYTE,
+)
+STOP_VPS = Route("vps.stop", "POST", V + "/{task_id}/stop", Kill, WorkloadState, N, "End it and keep it.", H, 202)
+DELETE_VPS = Route("vps.delete", "DELETE", V + "/{task_id}", TaskRef, Nothing, N, "Take away all that is kept.", H)
+
+ROUTES = table_of(globals())

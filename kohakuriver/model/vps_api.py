@@ -1,0 +1,123 @@
+"""The host's table, the part about VPS: life, names, snapshots, who may use them."""
+
+from dataclasses import dataclass
+
+from kohakuriver.model import fields as f
+from kohakuriver.model.access import USER_NAME, Ownership, Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.report import NAME
+from kohakuriver.model.route import Route, table_of
+from kohakuriver.model.vps import MOST_SECONDS, TIMESTAMP, VPS_NAME, SubmitVps, Vps
+
+MESSAGE = Bounds(length=500, pattern=f.NO_CONTROL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VpsId:
+    task_id: Snowflake = declare("The VPS.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVps:
+    """The new VPS; `private_key` (OpenSSH's format) is shown this once, and kept nowhere."""
+
+    vps: Vps
+    private_key: str | None = declare("The private half of a generated key.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListVps:
+    """Which VPS, newest first; `before` is the last id of the page before."""
+
+    status: Status | None = declare("Only in this status.", default=None)
+    node: str | None = declare("Only on this node.", default=None, bounds=NAME)
+    owner: str | None = declare("Only of this person.", default=None, bounds=Bounds(length=64))
+    before: Snowflake | None = declare("Only older than this id.", default=None)
+    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListMyVps:
+    """Which of the VPS that the caller owns or may use, newest first."""
+
+    status: Status | None = declare("Only in this status.", default=None)
+    before: Snowflake | None = declare("Only older than this id.", default=None)
+    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindVps:
+    """A VPS by its name: the caller's own, one that he may use, or OWNER/NAME."""
+
+    name: str = declare("Its name, or OWNER/NAME.", bounds=Bounds(length=128, pattern=rf"({USER_NAME}/)?{VPS_NAME}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartVps:
+    task_id: Snowflake = declare("The VPS.")
+    snapshot: int | None = declare(
+        "The snapshot to go back to; without it the VPS goes on as it stopped.", default=None, bounds=TIMESTAMP
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtendVps:
+    task_id: Snowflake = declare("The VPS.")
+    seconds: int = declare("How long it may go on from now.", bounds=Bounds(least=60, most=MOST_SECONDS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeSnapshot:
+    task_id: Snowflake = declare("The VPS.")
+    message: str = declare("What to remember it by.", default="", bounds=MESSAGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotId:
+    task_id: Snowflake = declare("The VPS.")
+    timestamp: int = declare("The snapshot.", bounds=TIMESTAMP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Somebody who may use a VPS: come in, read and write its files."""
+
+    user_id: Snowflake
+    user: str
+    assigned_by: str
+    assigned_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    task_id: Snowflake = declare("The VPS.")
+    user: str = declare("Who may use it.", bounds=Bounds(length=63, pattern=USER_NAME))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unassign:
+    task_id: Snowflake = declare("The VPS.")
+    user_id: Snowflake = declare("Who may no longer use it.")
+
+
+R, O = Role, Ownership
+V = "/api/vps"
+ONE = V + "/{task_id}"
+VPS_CREATE = Route("vps.create", "POST", V, SubmitVps, NewVps, R.OPERATOR, "Make a VPS.", success=202)
+VPS_LIST = Route("vps.list", "GET", V, ListVps, list[Vps], R.VIEWER, "VPS, newest first.")
+VPS_MY = Route("vps.my", "GET", V + "/my", ListMyVps, list[Vps], R.VIEWER, "VPS the caller owns or may use.")
+VPS_FIND = Route("vps.find", "GET", V + "/find", FindVps, VpsId, R.VIEWER, "The id of a VPS by its name.")
+VPS_SHOW = Route("vps.status", "GET", ONE, VpsId, Vps, R.VIEWER, "One VPS.", O.TASK_READ)
+VPS_STOP = Route("vps.stop", "POST", ONE + "/stop", VpsId, Vps, R.USER, "End it, and keep it.", O.TASK_CONTROL)
+VPS_RESTART = Route(
+    "vps.restart", "POST", ONE + "/restart", RestartVps, Vps, R.USER, "Start it again, as it was.", O.TASK_CONTROL
+)
+VPS_PAUSE = Route("vps.pause", "POST", ONE + "/pause", VpsId, Vps, R.USER, "Freeze it.", O.TASK_CONTROL)
+VPS_RESUME = Route("vps.resume", "POST", ONE + "/resume", VpsId, Vps, R.USER, "Thaw it.", O.TASK_CONTROL)
+VPS_DELETE = Route(
+    "vps.delete", "DELETE", ONE, VpsId, Vps, R.USER, "Take it away for ever, with its snapshots.", O.TASK_CONTROL
+)
+
+ROUTES = table_of(globals())
