@@ -81,8 +81,9 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(members).map(lambda made: kind(**_consistent(made, rivals)))
 
 
-def _special(kind: Any, name: str) -> st.SearchStrategy[Any] | None:
-    return SPECIAL.get(f"{kind.__name__}.{name}", SPECIAL.get(name))
+def _member(kind: Any, f: "dataclasses.Field[Any]", hint: Any) -> st.SearchStrategy[Any]:
+    special = SPECIAL.get(f"{kind.__name__}.{f.name}", SPECIAL.get(f.name))
+    return values(hint, bounds_of(f)) if special is None else special
 
 
 def _consistent(made: dict[str, Any], rivals: dict[str, str]) -> dict[str, Any]:
