@@ -75,8 +75,7 @@ def records(kind: Any) -> st.SearchStrategy[Any]:
     """Any valid value of a dataclass."""
     hints = hints_of(kind)
     fields = dataclasses.fields(kind)
-    given = {f.name: _special(kind, f.name) for f in fields}
-    members = {f.name: values(hints[f.name], bounds_of(f)) if given[f.name] is None else given[f.name] for f in fields}
+    members = {f.name: _member(kind, f, hints[f.name]) for f in fields}
     rivals = {f.name: bounds_of(f).not_with for f in dataclasses.fields(kind) if bounds_of(f).not_with}
     return st.fixed_dictionaries(members).map(lambda made: kind(**_consistent(made, rivals)))
 
