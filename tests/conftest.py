@@ -1,5 +1,6 @@
 """What every test may ask for: the built file; and the rule that a real suite must not be skipped when it counts."""
 
+import gc
 from collections.abc import Generator
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
         report.longrepr = f"--no-skips: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
         report.outcome = "failed"
+
+
+def pytest_collection_finish() -> None:
+    """Modules and collected tests stay to the end: whoever looks for garbage need not go through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -43,8 +43,11 @@ def below(parser: argparse.ArgumentParser, word: str) -> argparse.ArgumentParser
     return found
 
 
+PARSER = build_parser()
+
+
 def leaf(words: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = build_parser()
+    parser: argparse.ArgumentParser = PARSER
     for word in words.split():
         parser = below(parser, word)
     return parser

@@ -88,9 +88,9 @@ def test_an_unknown_name_costs_as_much_as_a_wrong_password() -> None:
         stored = await passwords.hash("right")
 
         async def seconds(kept: str, password: str) -> float:
-            began = time.perf_counter()
+            began = time.process_time()  # of all threads, and of nothing else that the machine does
             assert not await passwords.verify(password, kept)
-            return time.perf_counter() - began
+            return time.process_time() - began
 
         spans: dict[str, list[float]] = {"known": [], "unknown": [], "long": []}
         for _ in range(15):
@@ -117,12 +117,11 @@ def test_more_than_so_many_do_not_wait() -> None:
 def test_the_event_loop_goes_on_meanwhile() -> None:
     async def work(passwords: Passwords) -> None:
         hashing = [asyncio.create_task(passwords.hash("x")) for _ in range(8)]
-        worst = 0.0
+        turns = 0
         while not all(task.done() for task in hashing):
-            began = time.perf_counter()
             await asyncio.sleep(0)
-            worst = max(worst, time.perf_counter() - began)
-        assert worst < 0.15
+            turns += 1
+        assert turns > 50 * len(hashing), "each would take a turn or two if it were done between them"
 
     with_passwords(work, cost=10)
 
