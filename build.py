@@ -313,9 +313,11 @@ def build_if_needed(options: Options) -> None:
 
 
 def make_venv() -> None:
-    """Make a .venv with nothing but pip in it."""
+    """Make a .venv with nothing but pip in it; one that a link leads to is somebody else's, and stays."""
     if not importlib.util.find_spec("ensurepip"):
         raise BuildError("this Python has neither pip nor venv: run `apt-get install python3-venv`, or add --provision")
+    if VENV.is_symlink():
+        VENV.unlink()
     run([sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
