@@ -1,6 +1,6 @@
 """The runner's table: only the host may ask, only signed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -30,7 +30,8 @@ class VpsOrder:
 class Execute:
     """One attempt to run one task, with what placement gave it.
 
-    `gpus` are indices on this node. `tarball` is the newest of its environment, if there is any.
+    `gpus` are indices on this node. `tarball` is the newest of its environment, if there is any. `registry_login` is
+    USER:PASSWORD for the pull, and USER: where the password was there.
     """
 
     task_id: Snowflake
@@ -43,7 +44,14 @@ class Execute:
     gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     numa_node: int | None = None
     tarball: Tarball | None = None
+    registry_login: str = ""
     vps: VpsOrder | None = None
+
+
+def without_password(order: Execute) -> Execute:
+    """The order as it may be written down."""
+    user, colon, _ = order.registry_login.partition(":")
+    return replace(order, registry_login=user + colon)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from kohakuriver.model.units import parse_target
 
 MAX_COMMAND_CHARACTERS = 120_000  # Linux takes 128 KiB in one argument
 IMAGE = r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}"
+LOGIN = r"[^:\x00-\x1f\x7f]+:[^\x00-\x1f\x7f]+"
 WORD = Bounds(length=MAX_COMMAND_CHARACTERS, count=4096)
 
 
@@ -27,6 +28,11 @@ def _check_environment(variables: dict[str, str], field: str = "env_vars") -> No
     for name in variables:
         if not re.fullmatch(f.VARIABLE, name):
             raise ValueError(f"{field}: {name[:60]!r} cannot name a variable")
+
+
+def _check_login(text: str) -> None:
+    if not re.fullmatch(LOGIN, text):
+        raise ValueError("is not USER:PASSWORD")  # and is not shown, as it may be a password alone
 
 
 def _check_mount(text: str) -> None:
@@ -144,6 +150,11 @@ class SubmitTask(TaskSpec):
         "The same key again answers with the same tasks.",
         default=None,
         bounds=Bounds(length=200, shortest=1, pattern=r"[\x21-\x7e]+"),
+    )
+    registry_login: str | None = declare(
+        "USER:PASSWORD for the pull of its image; forgotten when it runs.",
+        default=None,
+        bounds=Bounds(length=8192, check=_check_login, shape=LOGIN),
     )
     secret_env: dict[str, str] = declare(
         "Variables whose values only the task sees, K=V.",

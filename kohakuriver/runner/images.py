@@ -23,7 +23,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The image that a workload needs; with a `tarball` just the image in that one."""
+    """The image that a workload needs; with a `tarball` just the image in that one. A login without password lost it."""
 
     image: str
     tarball: Tarball | None = None
@@ -142,6 +142,10 @@ class Images:
             del self._failures[next(iter(self._failures))]
 
     async def _pull(self, hands: ImageHands, wanted: Wanted, copy: Copy) -> None:
+        if wanted.login is not None and not wanted.login.password:
+            raise EngineFailed(
+                f"the password for {wanted.image} went with a restart of the runner", retry_elsewhere=True
+            )
         copy.what = f"pulls {wanted.image}"
         await hands.ensure(wanted.image, wanted.login, copy.transfer)
 
@@ -169,6 +173,12 @@ class Images:
                 continue
         if copy.error is not None:
             raise EngineFailed(str(copy.error), retry_elsewhere=copy.error.retry_elsewhere)
+
+
+def login_of(text: str) -> Login | None:
+    """The login that USER:PASSWORD is; none when there is no text."""
+    user, colon, password = text.partition(":")
+    return Login(user, password) if colon else None
 
 
 def _is_current(found: FoundImage | None, tarball: Tarball | None) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kohakuriver.model.errors import EngineFailed, NotFound, Refused
+from kohakuriver.model.runner_api import without_password
 from kohakuriver.runner import mounts
 from kohakuriver.runner.attempt import Held, Unwanted, one_line
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.container_spec import build, check_policy
-from kohakuriver.runner.images import Wanted
+from kohakuriver.runner.images import Wanted, login_of
 from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, Mount, Phase
 
 log = logging.getLogger(__name__)
@@ -131,12 +132,14 @@ async def _bring_files(work: Work) -> None:
 
 async def _get_image(work: Work) -> None:
     bench, image = work.bench, work.spec.image
-    wanted = Wanted(image, work.held.accepted.request.tarball)
+    accepted = work.held.accepted
+    wanted = Wanted(image, accepted.request.tarball, login_of(accepted.request.registry_login))
     async with work.held.patience(bench.settings.docker_image_sync_timeout, f"image {image}"):
         found = await bench.images.bring(wanted, lambda text: _tell(work, text))
         if found is None:
             return await bench.engine.ensure_image(image)
     work.held.state = replace(work.held.state, image_digest=found.digest)
+    work.held.accepted = replace(accepted, request=without_password(accepted.request))
 
 
 async def _make_directories(work: Work) -> None:

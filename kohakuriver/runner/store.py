@@ -9,7 +9,7 @@ from typing import TypeVar
 from kohakuriver.model import codec
 from kohakuriver.model.errors import Conflict
 from kohakuriver.model.report import WorkloadState
-from kohakuriver.model.runner_api import Execute
+from kohakuriver.model.runner_api import Execute, without_password
 from kohakuriver.runner.attempt import Accepted, KillOrder
 from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.system.sqlite import Database
@@ -114,7 +114,7 @@ def _accept(tx: sqlite3.Connection, accepted: Accepted, state: WorkloadState) ->
         "INSERT INTO attempts(task_id, attempt, request, state, log_directory, log_limit_bytes) VALUES(?,?,?,?,?,?)",
         (
             *key,
-            codec.encode_text(accepted.request),
+            codec.encode_text(without_password(accepted.request)),
             codec.encode_text(state),
             str(accepted.log_directory),
             accepted.log_limit_bytes,

@@ -1,7 +1,7 @@
 """What a runner may do with the images of its node: the protocol, for engines that have images at all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ class Login:
     """A name and a password for one pull; never written down."""
 
     username: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

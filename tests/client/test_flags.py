@@ -25,7 +25,7 @@ NOT_FOR_PEOPLE = {
 # Only a browser needs a ticket; a command tells tasks one by one, and one that is refused does not stop the others.
 NOT_BY_HAND = {auth_api.TICKET.name, "task.approve-many", "task.reject-many"}
 NOT_BY_HAND |= {route.name for route in files_api.ROUTES}
-TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env"}}  # the last one never as an option
+TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env", "registry_login"}}  # the last two never at all
 NOT_OFFERED = {
     "task watch": {"before"},
     "auth login": {"username", "password", "token_name"},  # the secrets are asked for, the user is a word

@@ -26,6 +26,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "since": st.none() | st.sampled_from(("2030-01-31T12:00:00Z", "2024-02-29T00:00:00.5+09:00")),
     "secret_env": st.dictionaries(st.from_regex(r"[a-z][a-z0-9_.-]{0,8}", fullmatch=True), st.just("v é"), max_size=3),
     "url": st.sampled_from(("http://127.0.0.1:8001", "https://n1.lan:1", "http://[::1]:80")),
+    "registry_login": st.just("ada:pass w\u00f6rd:"),
 }
 SPECIAL["public_key"] = st.sampled_from(
     (

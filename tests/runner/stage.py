@@ -184,7 +184,7 @@ def request(*command: str, task_id: int = 1, attempt: int = 1, **changes: Any) -
     """A request to execute; `changes` go to the spec unless they belong to the request."""
     outer = {
         name: changes.pop(name)
-        for name in ("gpus", "numa_node", "secret_env", "tarball", "vps", "registry_password")
+        for name in ("gpus", "numa_node", "secret_env", "tarball", "vps", "registry_login")
         if name in changes
     }
     program, *arguments = command

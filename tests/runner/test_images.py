@@ -291,3 +291,40 @@ def test_an_environment_can_be_brought_before_any_task_needs_it(tmp_path: Path) 
         assert "there is no tarball" in seen.message
 
     play(tmp_path, script, runner=False)
+
+
+LOGIN = "ada:correct horse"
+
+
+def test_a_registry_image_is_pulled_with_the_login_of_the_request_which_is_nowhere_written_down(
+    tmp_path: Path,
+) -> None:
+    async def script(stage: Stage) -> None:
+        daemon = await with_images(stage)
+        daemon.registry["private/x:1"] = Login("ada", "correct horse")
+        await stage.execute("true", registry_image="private/x:1", registry_login=LOGIN)
+        end = await stage.told("ended")
+        assert (end.exit_code, end.image_digest) == (0, "private/x:1@sha256:1")
+        assert daemon.pulls == [("private/x:1", Login("ada", "correct horse"))]
+        written = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+        assert written and not [path for path in written if b"correct horse" in path.read_bytes()]
+        await stage.execute("true", registry_image="private/y:1", registry_login="ada:wrong", task_id=2)
+        end = await stage.told("ended", 2)
+        assert end.refused and "unauthorized" in (end.message or "") and "wrong" not in (end.message or "")
+
+    play(tmp_path, script, runner=False)
+
+
+def test_a_login_that_died_with_the_runner_is_asked_for_again_from_the_host(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        daemon = await with_images(stage)
+        daemon.registry["private/x:1"] = Login("ada", "correct horse")
+        daemon.go_on.clear()
+        await stage.execute("true", registry_image="private/x:1", registry_login=LOGIN)
+        await stage.until(lambda: daemon.pulls)
+        await stage.another_runner()
+        daemon.go_on.set()
+        end = await stage.told("ended")
+        assert end.refused and end.retry_elsewhere and "password" in (end.message or "")
+
+    play(tmp_path, script, runner=False)

@@ -32,7 +32,7 @@ PAGE = 1000
 
 def submit(order: Order) -> int:
     """Queue it, print the ids at once, and with --wait end as the tasks end."""
-    values = order.values() | command_line(order)
+    values = order.values() | command_line(order) | registry_login(order)
     values.setdefault("idempotency_key", order.random_bytes(KEY_BYTES).hex())  # a lost answer may be asked for again
     plain = order.session.ask(api.TASK_SUBMIT, order.request(values))
     submitted = order.session.understand(api.TASK_SUBMIT, plain)
@@ -56,6 +56,16 @@ def command_line(order: Order) -> dict[str, Any]:
     if not words:
         raise BadRequest("no command given: kohakuriver task submit [OPTIONS] -- COMMAND [ARGUMENT…]")
     return {"command": words[0], "arguments": words[1:]}
+
+
+def registry_login(order: Order) -> dict[str, str]:
+    """The login for the pull, which no argument may hold."""
+    path: str | None = order.parsed.registry_login_file
+    if path is None:
+        return {}
+    from kohakuriver.client.asking import content_of  # few need it
+
+    return {"registry_login": content_of(path)}
 
 
 def retries(text: str) -> int:
@@ -194,7 +204,9 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.TASK_SUBMIT,
         act=submit,
         about="Queue a command; prints the ids of the new tasks.",
-        hidden=frozenset({"command", "arguments", "secret_env"}),  # a secret must not stand in the list of processes
+        hidden=frozenset(
+            {"command", "arguments", "secret_env", "registry_login"}
+        ),  # a secret must not stand in the list of processes
         spelled={
             "targets": Spelling("target", metavar="HOST[:NUMA][::GPU,GPU]", complete="node"),
             "required_cores": Spelling(metavar="CORES"),
@@ -214,6 +226,11 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         },
         extra=(
             Flag(("-w", "--wait"), "Wait until it has ended, and end with its exit code."),
+            Flag(
+                ("--registry-login-file",),
+                "File with USER:PASSWORD for the pull of its image; - is standard input.",
+                {"metavar": "FILE"},
+            ),
             Flag(("--shell",), f"Run TEXT by {SHELL}; words that follow are $1, $2 …", {"metavar": "TEXT"}),
             Flag(("words",), "The program and its arguments.", {"nargs": "...", "metavar": "-- COMMAND [ARGUMENT…]"}),
         ),

@@ -45,6 +45,7 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
         for task in made:
             tasks.insert(tx, task, caller.name)
             task_secrets.keep(tx, task.task_id, asked.secret_env)
+            task_secrets.keep_login(tx, task.task_id, asked.registry_login)
             audit.record(tx, caller, Deed("task.submit", f"task:{task.task_id}", f"as {task.status}"), now)
         return Submitted(task_ids=[task.task_id for task in made], batch_id=batch_id)
 

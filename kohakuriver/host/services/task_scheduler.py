@@ -124,9 +124,7 @@ class TaskScheduler:
 
     async def send_task_to_runner(self, row: Live) -> None:
         """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
-        task, secret_env = await self.db.read(
-            lambda tx: (tasks.get(tx, row.task_id), task_secrets.of_task(tx, row.task_id))
-        )
+        task, secret_env, login = await self.db.read(lambda tx: _order_of(tx, row.task_id))
         if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
             return
         vps = runner_api.VpsOrder(is_new=task.home is None, restore=task.restore) if isinstance(task, Vps) else None
@@ -140,6 +138,7 @@ class TaskScheduler:
             numa_node=task.assigned_numa,
             tarball=await self._newest_tarball(task.container_name) if vps is None or vps.is_new else None,
             vps=vps,
+            registry_login=login,
         )
         route = runner_api.EXECUTE if vps is None else CREATE_VPS if vps.is_new else RESTART_VPS
         key = (row.task_id, row.attempt)
@@ -304,6 +303,10 @@ class TaskScheduler:
             return over
 
         return apply
+
+
+def _order_of(tx: sqlite3.Connection, task_id: Snowflake) -> tuple[Task, dict[str, str], str]:
+    return tasks.get(tx, task_id), task_secrets.of_task(tx, task_id), task_secrets.login_of(tx, task_id)
 
 
 def _apply(tx: sqlite3.Connection, task: Task, state: WorkloadState, now: float) -> Task:

@@ -198,4 +198,13 @@ MIGRATIONS = (
         PRIMARY KEY(task_id, user_id)) WITHOUT ROWID;
     CREATE INDEX assignments_by_user ON assignments(user_id);
     """,
+    """
+    CREATE TABLE task_logins(
+        task_id INTEGER PRIMARY KEY REFERENCES tasks(task_id),
+        login TEXT NOT NULL);
+    CREATE TRIGGER task_logins_end_when_the_task_runs AFTER UPDATE OF status ON tasks
+        WHEN new.status NOT IN ('pending_approval', 'pending', 'assigning', 'lost') BEGIN
+        DELETE FROM task_logins WHERE task_id = new.task_id;
+    END;
+    """,
 )

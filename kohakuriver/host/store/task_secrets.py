@@ -1,4 +1,7 @@
-"""Secret values of a task's environment, kept apart from all that is ever shown and gone when the task has ended."""
+"""Secrets of a task: values of its environment, and the login for the pull of its image.
+
+They stand apart from all that is ever shown; the former go when the task has ended, the latter when it runs.
+"""
 
 import sqlite3
 from collections.abc import Mapping
@@ -18,3 +21,15 @@ def of_task(tx: sqlite3.Connection, task_id: Snowflake) -> dict[str, str]:
     row = tx.execute("SELECT document FROM task_secrets WHERE task_id = ?", (task_id,)).fetchone()
     found: dict[str, str] = codec.loads(row[0]) if row else {}
     return found
+
+
+def keep_login(tx: sqlite3.Connection, task_id: Snowflake, login: str | None) -> None:
+    """Keep USER:PASSWORD until the task runs."""
+    if login:
+        tx.execute("INSERT INTO task_logins VALUES(?, ?)", (task_id, login))
+
+
+def login_of(tx: sqlite3.Connection, task_id: Snowflake) -> str:
+    """USER:PASSWORD; empty when there is none (any more)."""
+    row = tx.execute("SELECT login FROM task_logins WHERE task_id = ?", (task_id,)).fetchone()
+    return str(row[0]) if row else ""

@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from kohakuriver.host.store import task_secrets, tasks
 from kohakuriver.model.access import Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.lifecycle import Event
 from kohakuriver.model.runner_api import EXECUTE, Execute, Nothing
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
@@ -58,6 +62,9 @@ def test_a_secret_variable_is_told_by_name_only(tmp_path: Path, caplog: pytest.L
         {"secret_env": {"A": PLANTED + "\0"}},
         {"secret_env": {"A": PLANTED}, "env_vars": {"A": "1"}},
         {"secret_env": PLANTED},
+        {"registry_login": PLANTED},
+        {"registry_login": f"ada:{PLANTED}\n"},
+        {"registry_login": f"ada:{PLANTED}", "privileged": True},
         {"secret_env": {"A": PLANTED}, "targets": ["nowhere"]},
         {"secret_env": {"A": PLANTED}, "privileged": True},
     ],
@@ -71,6 +78,29 @@ def test_a_refusal_does_not_repeat_it(tmp_path: Path, broken: dict[str, object])
         assert rows == 0
 
     in_house(tmp_path, work)
+
+
+def test_a_login_for_a_pull_is_told_to_nobody_and_kept_no_longer_than_the_task_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(house: House) -> None:
+        bob, boss = await house.person("bob", Role.USER), await house.person("ann", Role.ADMIN)
+        task_id = await house.task(bob, registry_image="private/x", registry_login=f"ada:{PLANTED}")
+        assert (await house.ask("POST", f"/api/tasks/{task_id}/approve", boss)).status == 200
+        assert PLANTED not in await everything_said(house, [bob, boss])
+
+        def run(tx: sqlite3.Connection) -> list[str]:
+            kept = []
+            for event in (Event.PLACED, Event.STARTED):
+                kept.append(task_secrets.login_of(tx, Snowflake(int(task_id))))
+                tasks.move(tx, tasks.get(tx, Snowflake(int(task_id))), tasks.Change(event), 1.0)
+            return [*kept, task_secrets.login_of(tx, Snowflake(int(task_id)))]
+
+        assert await house.host.db.write(run) == [f"ada:{PLANTED}", f"ada:{PLANTED}", ""]
+
+    with caplog.at_level(logging.DEBUG):
+        in_house(tmp_path, work)
+    assert PLANTED not in caplog.text
 
 
 @pytest.mark.parametrize("end", ["kill", "reject"])
