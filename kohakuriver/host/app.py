@@ -43,6 +43,8 @@ from kohakuriver.host.endpoints import (
     streams,
     tasks,
     vps,
+    vps_people,
+    vps_snapshots,
 )
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.environments import Environments
@@ -89,6 +91,8 @@ ANSWERS: list[Bindable[Host]] = [
     *docker.ANSWERS,
     *node_images.ANSWERS,
     *vps.ANSWERS,
+    *vps_snapshots.ANSWERS,
+    *vps_people.ANSWERS,
 ]
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0

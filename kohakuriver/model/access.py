@@ -34,7 +34,7 @@ class Ownership(enum.StrEnum):
     """Which thing of somebody's an entry touches, so that the edge can ask whether it is the caller's."""
 
     NOTHING = "nothing"  # no single thing: a list, a new thing, the cluster
-    TASK_READ = "task_read"  # the task named by `task_id`: its owner, and all who see everything
+    TASK_READ = "task_read"  # the task named by `task_id`: its owner, whom it is assigned to, all who see everything
     TASK_CONTROL = "task_control"  # the task named by `task_id`: its owner, or an operator
     WORKLOAD_USE = (
         "workload_use"  # being inside the workload `task_id`: its owner, whoever it is assigned to, operators

@@ -4,6 +4,7 @@ from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import MEGABYTE, Route, table_of
 from kohakuriver.model.runner_api import Execute, Kill, Nothing, TaskRef
+from kohakuriver.model.vps import Snapshot, SnapshotId, TakeSnapshot
 
 N, H = Role.NODE, Ownership.HOST
 V = "/api/vps"
@@ -24,5 +25,21 @@ RESTART_VPS = Route(
 )
 STOP_VPS = Route("vps.stop", "POST", V + "/{task_id}/stop", Kill, WorkloadState, N, "End it and keep it.", H, 202)
 DELETE_VPS = Route("vps.delete", "DELETE", V + "/{task_id}", TaskRef, Nothing, N, "Take away all that is kept.", H)
+SNAPSHOTS = Route(
+    "vps.snapshots", "GET", V + "/{task_id}/snapshots", TaskRef, list[Snapshot], N, "What is saved of it.", H
+)
+TAKE_SNAPSHOT = Route(
+    "vps.snapshot.create", "POST", V + "/{task_id}/snapshots", TakeSnapshot, Snapshot, N, "Begin to save it.", H, 202
+)
+DELETE_SNAPSHOT = Route(
+    "vps.snapshot.delete",
+    "DELETE",
+    V + "/{task_id}/snapshots/{timestamp}",
+    SnapshotId,
+    Nothing,
+    N,
+    "Take a snapshot away.",
+    H,
+)
 
 ROUTES = table_of(globals())

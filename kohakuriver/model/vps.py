@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kohakuriver.model.codec import Snowflake
-from kohakuriver.model.fields import MAX_INTEGER, Bounds, declare
+from kohakuriver.model.fields import MAX_INTEGER, NO_CONTROL, Bounds, declare
 from kohakuriver.model.lifecycle import FINAL, Status
 from kohakuriver.model.public_key import MOST_CHARACTERS, check_public_key
 from kohakuriver.model.task import TARGET, Task, WorkloadSpec
@@ -148,3 +148,15 @@ class Snapshot:
     size_bytes: int = 0
     total_bytes: int = 0
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeSnapshot:
+    task_id: Snowflake = declare("The VPS.")
+    message: str = declare("What to remember it by.", default="", bounds=Bounds(length=500, pattern=NO_CONTROL))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotId:
+    task_id: Snowflake = declare("The VPS.")
+    timestamp: int = declare("The snapshot.", bounds=TIMESTAMP)

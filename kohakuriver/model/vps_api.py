@@ -2,16 +2,23 @@
 
 from dataclasses import dataclass
 
-from kohakuriver.model import fields as f
 from kohakuriver.model.access import USER_NAME, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.report import NAME
 from kohakuriver.model.route import Route, table_of
-from kohakuriver.model.vps import MOST_SECONDS, TIMESTAMP, VPS_NAME, SubmitVps, Vps
-
-MESSAGE = Bounds(length=500, pattern=f.NO_CONTROL)
+from kohakuriver.model.runner_api import Nothing
+from kohakuriver.model.vps import (
+    MOST_SECONDS,
+    TIMESTAMP,
+    VPS_NAME,
+    Snapshot,
+    SnapshotId,
+    SubmitVps,
+    TakeSnapshot,
+    Vps,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +76,6 @@ class ExtendVps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TakeSnapshot:
-    task_id: Snowflake = declare("The VPS.")
-    message: str = declare("What to remember it by.", default="", bounds=MESSAGE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotId:
-    task_id: Snowflake = declare("The VPS.")
-    timestamp: int = declare("The snapshot.", bounds=TIMESTAMP)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """Somebody who may use a VPS: come in, read and write its files."""
 
@@ -118,6 +113,53 @@ VPS_PAUSE = Route("vps.pause", "POST", ONE + "/pause", VpsId, Vps, R.USER, "Free
 VPS_RESUME = Route("vps.resume", "POST", ONE + "/resume", VpsId, Vps, R.USER, "Thaw it.", O.TASK_CONTROL)
 VPS_DELETE = Route(
     "vps.delete", "DELETE", ONE, VpsId, Vps, R.USER, "Take it away for ever, with its snapshots.", O.TASK_CONTROL
+)
+VPS_SNAPSHOTS = Route(
+    "vps.snapshots", "GET", ONE + "/snapshots", VpsId, list[Snapshot], R.VIEWER, "Its snapshots.", O.TASK_READ
+)
+VPS_SNAPSHOT_TAKE = Route(
+    "vps.snapshot.create",
+    "POST",
+    ONE + "/snapshots",
+    TakeSnapshot,
+    Snapshot,
+    R.USER,
+    "Begin to save it; the list tells when that is done.",
+    O.TASK_CONTROL,
+    202,
+)
+VPS_SNAPSHOT_DELETE = Route(
+    "vps.snapshot.delete",
+    "DELETE",
+    ONE + "/snapshots/{timestamp}",
+    SnapshotId,
+    Nothing,
+    R.USER,
+    "Take a snapshot away.",
+    O.TASK_CONTROL,
+)
+VPS_ASSIGNMENTS = Route(
+    "vps.assignments", "GET", ONE + "/assignments", VpsId, list[Assignment], R.VIEWER, "Who may use it.", O.TASK_READ
+)
+VPS_ASSIGN = Route(
+    "vps.assign",
+    "POST",
+    ONE + "/assignments",
+    Assign,
+    list[Assignment],
+    R.OPERATOR,
+    "Let somebody use it.",
+    O.TASK_CONTROL,
+)
+VPS_UNASSIGN = Route(
+    "vps.unassign",
+    "DELETE",
+    ONE + "/assignments/{user_id}",
+    Unassign,
+    list[Assignment],
+    R.OPERATOR,
+    "Let somebody use it no longer.",
+    O.TASK_CONTROL,
 )
 
 ROUTES = table_of(globals())

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from kohakuriver.model.codec import Snowflake
@@ -72,6 +73,11 @@ class Snapshots:
             raise
         self._told.pop(key.task_id, None)
         log.info("snapshot task=%s attempt=%s timestamp=%s", *key, announced.timestamp)
+
+    async def take_quietly(self, key: WorkloadKey, announced: Snapshot, held: Held | None) -> None:
+        """The same for somebody who looks at the list to learn how it went."""
+        with suppress(RiverError):
+            await self.take(key, announced, held)
 
     async def _take(self, key: WorkloadKey, announced: Snapshot, held: Held | None) -> None:
         await self.hands.sweep(key.task_id)

@@ -9,7 +9,7 @@ from typing import Any
 from kohakuriver.host.auth.bootstrap import MASTER
 from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import tasks
+from kohakuriver.host.store import assignments, tasks
 from kohakuriver.host.store.audit import REFUSED, Deed
 from kohakuriver.host.store.sessions import SessionRow
 from kohakuriver.host.store.tokens import TokenRow
@@ -116,7 +116,7 @@ class Guard:
             if join_id_of(caller.name) is None:
                 raise NotAllowed(f"this needs a join token; you are {caller.name}")
         elif owns is Ownership.TASK_READ:
-            if not caller.sees_all:
+            if not caller.sees_all and not await self._is_assigned(host, caller, asked.task_id):
                 await self._must_own(host, caller, asked.task_id)
         elif owns is Ownership.TASK_CONTROL:
             if caller.role < Role.OPERATOR:
@@ -131,6 +131,11 @@ class Guard:
             _must_have(host.auth.accounts.keys.get, caller, asked.key_id, "key")
         else:
             raise NotAllowed(f"nobody can own this here ({owns})")
+
+    async def _is_assigned(self, host: Host, caller: Caller, task_id: Snowflake) -> bool:
+        if self.owners.get(task_id) == caller.name:
+            return False
+        return await host.db.read(lambda tx: assignments.is_assigned(tx, task_id, caller.user_id))
 
     async def _must_own(self, host: Host, caller: Caller, task_id: Snowflake) -> None:
         """Raises NotFound, in the same words and by the same way for what is another's and for what is not there."""

@@ -267,9 +267,13 @@ class TaskScheduler:
     async def _newest_tarball(self, environment: str | None) -> Tarball | None:
         return await asyncio.to_thread(self.tarballs.newest, environment) if environment else None
 
+    def peer_at(self, hostname: str) -> Peer:
+        """The runner of a node; raises NotFound for one that is not registered."""
+        node = self.registry.get(hostname).row
+        return self.peers.at(hostname, node.url, node.tls_fingerprint)
+
     def _peer(self, row: Live) -> Peer:
-        node = self.registry.get(row.node).row
-        return self.peers.at(row.node, node.url, node.tls_fingerprint)
+        return self.peer_at(row.node)
 
     def may_be_under_way(self, row: Live) -> bool:
         """Whether the absence of a row from a report proves nothing: the report may be older than the order to run it."""

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from kohakuriver.host.store import tasks
+from kohakuriver.host.store import assignments, tasks
 from kohakuriver.model.access import Caller, Role
 from kohakuriver.model.codec import Snowflake
 
@@ -10,4 +10,6 @@ from kohakuriver.model.codec import Snowflake
 def may_use(tx: sqlite3.Connection, task_id: Snowflake, caller: Caller) -> bool:
     """Whether somebody may be inside; false for a workload that is not there."""
     owner = tasks.owner_of(tx, task_id)
-    return owner is not None and (owner == caller.name or caller.role >= Role.OPERATOR)
+    if owner is None:
+        return False
+    return owner == caller.name or caller.role >= Role.OPERATOR or assignments.is_assigned(tx, task_id, caller.user_id)
