@@ -42,6 +42,7 @@ from kohakuriver.model.runner_api import (
     WhichSync,
 )
 from kohakuriver.model.settings import HostSettings
+from kohakuriver.model.vps import Snapshot, SnapshotId, SnapshotState, TakeSnapshot
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.secrets import load_secret
 from kohakuriver.wire.call import Peer
@@ -77,6 +78,7 @@ class MadeUpRunner:
     output: dict[Key, bytes] = field(default_factory=dict)
     told: list[Acknowledged] = field(default_factory=list)
     refusal: RiverError | None = None
+    saved: list[Snapshot] = field(default_factory=list)
     kept: dict[int, int] = field(default_factory=dict)  # VPS of which there is a container, and its attempt
     busy: set["asyncio.Task[None]"] = field(default_factory=set)
 
@@ -189,6 +191,20 @@ async def delete_vps(runner: MadeUpRunner, caller: Caller, asked: TaskRef) -> No
     return Nothing()
 
 
+async def snapshots(runner: MadeUpRunner, caller: Caller, asked: TaskRef) -> list[Snapshot]:
+    return [each for each in runner.saved if each.task_id == asked.task_id]
+
+
+async def take_snapshot(runner: MadeUpRunner, caller: Caller, asked: TakeSnapshot) -> Snapshot:
+    runner.saved.append(Snapshot(task_id=asked.task_id, timestamp=len(runner.saved) + 1, message=asked.message))
+    return replace(runner.saved[-1], state=SnapshotState.TAKING)
+
+
+async def delete_snapshot(runner: MadeUpRunner, caller: Caller, asked: SnapshotId) -> Nothing:
+    runner.saved = [each for each in runner.saved if each.timestamp != asked.timestamp]
+    return Nothing()
+
+
 async def pause(runner: MadeUpRunner, caller: Caller, asked: Attempt) -> WorkloadState:
     return _flip(runner, asked, State.PAUSED)
 
@@ -244,6 +260,9 @@ ANSWERS: list[Answer[MadeUpRunner]] = [
     on(runner_vps_api.RESTART_VPS, execute),
     on(runner_vps_api.STOP_VPS, stop_vps),
     on(runner_vps_api.DELETE_VPS, delete_vps),
+    on(runner_vps_api.SNAPSHOTS, snapshots),
+    on(runner_vps_api.TAKE_SNAPSHOT, take_snapshot),
+    on(runner_vps_api.DELETE_SNAPSHOT, delete_snapshot),
     on(runner_api.KILL, kill),
     on(runner_api.PAUSE, pause),
     on(runner_api.RESUME, resume),

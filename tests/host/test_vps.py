@@ -238,3 +238,25 @@ def test_only_docker_can_be_had_and_that_is_said(tmp_path: Path) -> None:
         assert (status, message) == (400, "vps_backend: only `docker` can be had so far, not 'qemu'")
 
     play(tmp_path, work)
+
+
+def test_snapshots_are_asked_of_the_node_that_has_them(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        vps = await made(house)
+        assert await house.get(f"{V}/{vps}/snapshots") == []
+        assert (await house.refused("POST", f"{V}/{vps}/snapshots", {}))[0] == 409
+        await house.runner("alpha")
+        await becomes(house, vps, "running")
+        taken = await house.post(f"{V}/{vps}/snapshots", {"message": "before the upgrade"})
+        assert (taken["state"], taken["timestamp"]) == ("taking", 1)
+        (saved,) = await house.get(f"{V}/{vps}/snapshots")
+        assert (saved["state"], saved["message"]) == ("ready", "before the upgrade")
+        assert (await house.ask("DELETE", f"{V}/{vps}/snapshots/1"))[0] == 200
+        assert await house.get(f"{V}/{vps}/snapshots") == []
+        trail = await house.host.db.read(lambda tx: [row[0] for row in tx.execute("SELECT action FROM audit")])
+        assert trail[-2:] == ["vps.snapshot.create", "vps.snapshot.delete"]
+        await house.passes(60)
+        status, message = await house.refused("GET", f"{V}/{vps}/snapshots")
+        assert status == 502 and message == f"the snapshots of VPS {vps} are on node alpha, which is away"
+
+    play(tmp_path, work)

@@ -26,6 +26,7 @@ from kohakuriver.model.runner_api import (
     VpsOrder,
     WhichSync,
 )
+from kohakuriver.model.vps import SnapshotId, TakeSnapshot
 from kohakuriver.runner.app import ANSWERS
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
@@ -40,7 +41,7 @@ def test_every_entry_is_for_the_host_alone() -> None:
 @pytest.mark.parametrize("route", runner_api.ROUTES, ids=lambda route: str(route.name))
 def test_nobody_else_is_answered(tmp_path: Path, route: Route[Any, Any]) -> None:
     async def script(stage: Stage) -> None:
-        url = stage.runner.url + route.path.format(task_id=1, stem=TARBALL.stem)
+        url = stage.runner.url + route.path.format(task_id=1, timestamp=1, stem=TARBALL.stem)
         async with aiohttp.ClientSession() as http:
             async with http.request(route.method, url) as answer:
                 assert answer.status == 401
@@ -75,6 +76,9 @@ REQUESTS: dict[str, Any] = {
     "vps.restart": request("true", attempt=2, vps=VpsOrder(is_new=False)),
     "vps.stop": Kill(task_id=TASK, attempt=1),
     "vps.delete": TaskRef(task_id=TASK),
+    "vps.snapshots": TaskRef(task_id=TASK),
+    "vps.snapshot.create": TakeSnapshot(task_id=TASK),
+    "vps.snapshot.delete": SnapshotId(task_id=TASK, timestamp=1),
     "pause": Attempt(task_id=TASK, attempt=1),
     "resume": Attempt(task_id=TASK, attempt=1),
     "stdout": ReadOutput(task_id=TASK),

@@ -43,6 +43,9 @@ BODY: dict[str, object] = {
     "clock": 0.0,
     "report": REPORT,
     "hostname": NODE,
+    "user": "newcomer",
+    "timestamp": 1,
+    "seconds": 3600,
     "nonce": "0" * 64,
     "stem": "lab-1700000000",
     "digest": "0" * 64,
@@ -51,6 +54,7 @@ BODY: dict[str, object] = {
 # Of which thing each field of a path is the name, and what keeps others from it.
 OWNED = {
     "task_id": {Ownership.TASK_READ, Ownership.TASK_CONTROL, Ownership.WORKLOAD_USE},
+    "timestamp": {Ownership.TASK_CONTROL},  # of a snapshot, which is its VPS's
     "token_id": {Ownership.TOKEN},
     "session_id": {Ownership.SESSION},
     "key_id": {Ownership.KEY},
