@@ -12,6 +12,7 @@ from kohakuriver.model.fields import ENVIRONMENT, FREE, HOSTNAME, Bounds
 PORT = Bounds(least=1, most=65535)
 PORT_OR_NONE = Bounds(least=0, most=65535)
 SECONDS = Bounds(least=0.01, most=86400 * 365)
+PERCENT = Bounds(least=0, most=100)
 HOURS = Bounds(least=1, most=24 * 3650)
 DAYS = Bounds(least=1, most=3650)
 SHORTEST_SECRET = 12
@@ -184,6 +185,11 @@ class RunnerSettings:
     resource_check_interval_seconds: float = setting(1.0, "Seconds between readings of the machine.", bounds=SECONDS)
     docker_image_sync_timeout: float = setting(600.0, "Seconds an image may take to arrive.", bounds=SECONDS)
     image_limit_bytes: int = setting(IMAGE_LIMIT_BYTES, "What an image may unpack to.", bounds=IMAGE_LIMITS)
+    image_gc_start_percent: float = setting(
+        85.0, "Images brought by the runner and not used go when Docker's disk is so full; 0: never.", bounds=PERCENT
+    )
+    image_gc_stop_percent: float = setting(75.0, "No more of them go when it is only so full.", bounds=PERCENT)
+    pinned_images: list[str] = setting([], "Images that never go, as patterns (`kohakuriver/base:*`).")
     log_level: str = setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
     )

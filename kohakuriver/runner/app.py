@@ -26,6 +26,8 @@ from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engine_slot import EngineSlot
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
 from kohakuriver.runner.host_link import HostLink
+from kohakuriver.runner.image_garbage import COLLECT_SECONDS, Garbage, percent_used
+from kohakuriver.runner.image_ledger import ImageLedger
 from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.membership import Belonging, belonging
@@ -130,7 +132,8 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
     stack.push_async_callback(loops.stop)
     shared_dir = Path(settings.shared_dir).expanduser() if settings.shared_dir else None
     shared = SharedStorage(shared_dir, clock)
-    images = _make_images(settings, slot, loops, shared, clock)
+    images = _make_images(settings, slot, loops, shared, store)
+    await images.ledger.load()
     stack.callback(images.fetch.disk.close)
     stack.callback(images.stop)
     return Bench(
@@ -149,16 +152,18 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         disk=disk,
         mount_rules=await asyncio.to_thread(mounts.rules_of, settings),
         images=images,
+        garbage=Garbage(settings, lambda: slot.engine.images, images.ledger, disk, clock, percent_used),
         snapshots=Snapshots(slot, settings, clock),
     )
 
 
 def _make_images(
-    settings: RunnerSettings, slot: EngineSlot, loops: Loops, shared: SharedStorage, clock: Clock
+    settings: RunnerSettings, slot: EngineSlot, loops: Loops, shared: SharedStorage, store: Store
 ) -> Images:
-    arriving = Path(settings.state_dir).expanduser() / "images"
-    fetch = TarballFetch(arriving, shared, Disk("images", IMAGE_THREADS), clock, settings.docker_image_sync_timeout)
-    return Images(loops, clock, lambda: slot.engine.images, fetch, Limits(settings.image_limit_bytes))
+    arriving, clock = Path(settings.state_dir).expanduser() / "images", shared.clock
+    disk, limits = Disk("images", IMAGE_THREADS), Limits(settings.image_limit_bytes)
+    fetch = TarballFetch(arriving, shared, disk, clock, settings.docker_image_sync_timeout, limits)
+    return Images(loops, lambda: slot.engine.images, fetch, ImageLedger(store, clock))
 
 
 def _make_directories(state_dir: Path, own_logs: Path, local_temp: Path) -> None:
@@ -209,6 +214,7 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
             await runner.workloads.connect()
     loops.run("engine", lambda: _connect(runner, waits_for_cluster))
     loops.start("metrics", runner.vitals.sample, runner.settings.resource_check_interval_seconds)
+    loops.start("image garbage", bench.garbage.collect, COLLECT_SECONDS)
     loops.start("forget", runner.workloads.flush, FORGET_SECONDS)
     loops.run("host link", lambda: runner.link.keep(runner.url))
     loops.run("pulse", runner.link.keep_pulse)

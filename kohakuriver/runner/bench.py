@@ -13,6 +13,7 @@ from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.container_spec import MountRules, Site
 from kohakuriver.runner.disk import Disk
 from kohakuriver.runner.engine_slot import EngineSlot
+from kohakuriver.runner.image_garbage import Garbage
 from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.outputs import Outputs
@@ -48,6 +49,7 @@ class Bench:
     disk: Disk
     mount_rules: MountRules
     images: Images
+    garbage: Garbage
     snapshots: Snapshots
     changed: Wake = field(default_factory=Wake)
     closing: Wake = field(default_factory=Wake)

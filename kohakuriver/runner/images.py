@@ -8,10 +8,10 @@ from typing import Any
 
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.image import TARBALL_LABEL, SyncPhase, SyncState, Tarball, show_progress
+from kohakuriver.runner.image_ledger import ImageLedger
 from kohakuriver.runner.tarball_fetch import TarballFetch
-from kohakuriver.system.clock import Clock
 from kohakuriver.system.docker_archives import Stopped, Transfer
-from kohakuriver.system.image_archive import BadArchive, Limits, check_archive
+from kohakuriver.system.image_archive import BadArchive, check_archive
 from kohakuriver.system.image_hands import FoundImage, ImageHands, Login
 from kohakuriver.system.loops import Loops
 
@@ -62,9 +62,10 @@ class Images:
     """What is on its way just now; `hands` gives those of the engine, or raises EngineFailed while there is none."""
 
     def __init__(
-        self, loops: Loops, clock: Clock, hands: Callable[[], ImageHands | None], fetch: TarballFetch, limits: Limits
+        self, loops: Loops, hands: Callable[[], ImageHands | None], fetch: TarballFetch, ledger: ImageLedger
     ) -> None:
-        self._loops, self._clock, self._hands, self.fetch, self._limits = loops, clock, hands, fetch, limits
+        self._loops, self._clock, self._hands, self.fetch = loops, fetch.clock, hands, fetch
+        self.ledger = ledger
         self._copies: dict[object, Copy] = {}
         self._failures: dict[str, str] = {}
 
@@ -74,12 +75,12 @@ class Images:
         if hands is None:
             return None
         found = await hands.find(wanted.image)
-        if _is_current(found, wanted.tarball):
-            return found
-        await self._follow(self._begin(hands, wanted), tell)
-        found = await hands.find(wanted.image)
-        if not _is_current(found, wanted.tarball):
+        if found is None or not _is_current(found, wanted.tarball):
+            await self._follow(self._begin(hands, wanted), tell)
+            found = await hands.find(wanted.image)
+        if found is None or not _is_current(found, wanted.tarball):
             raise EngineFailed(f"image {wanted.image} was taken away as soon as it was here", retry_elsewhere=True)
+        self.ledger.use(found)
         return found
 
     async def sync(self, tarball: Tarball) -> SyncState:
@@ -147,17 +148,24 @@ class Images:
                 f"the password for {wanted.image} went with a restart of the runner", retry_elsewhere=True
             )
         copy.what = f"pulls {wanted.image}"
-        await hands.ensure(wanted.image, wanted.login, copy.transfer)
+        if await hands.ensure(wanted.image, wanted.login, copy.transfer):
+            await self._write_down(hands, wanted.image)
+
+    async def _write_down(self, hands: ImageHands, image: str) -> None:
+        found = await hands.find(image)
+        if found is not None:
+            await self.ledger.add(found, image)
 
     async def _load(self, hands: ImageHands, tarball: Tarball, copy: Copy) -> None:
         path = await self.fetch.get(tarball, copy.transfer)
         copy.enter(SyncPhase.LOADING, f"checks {tarball.stem}", self._clock.monotonic())
         try:
-            labels = await self.fetch.disk.do(lambda: check_archive(path, tarball.image, self._limits))
+            labels = await self.fetch.disk.do(lambda: check_archive(path, tarball.image, self.fetch.limits))
             if labels.get(TARBALL_LABEL) != tarball.stem:
                 raise BadArchive(f"the image in it says that it is {labels.get(TARBALL_LABEL, 'no tarball')!r:.100}")
             copy.enter(SyncPhase.LOADING, f"loads {tarball.stem}", self._clock.monotonic())
             await hands.load(path, copy.transfer)
+            await self._write_down(hands, tarball.image)
         except BadArchive as bad:
             raise EngineFailed(f"tarball {tarball.stem} is refused: {bad}") from None
         await self.fetch.discard(path)

@@ -26,7 +26,7 @@ class SharedStorage:
     """One node's view of SHARED_DIR; usable when it can be written and holds the marker of our cluster."""
 
     def __init__(self, directory: Path | None, clock: Clock) -> None:
-        self.directory = directory
+        self.directory, self.clock = directory, clock
         self.verdict = Verdict(False)
         self._cluster_id = ""
         self._latest = Latest(clock, self._look, self.verdict, period_seconds=0.0)

@@ -34,6 +34,11 @@ MIGRATIONS = (
         name TEXT PRIMARY KEY,
         value TEXT NOT NULL) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE images(
+        image_id TEXT PRIMARY KEY,
+        name TEXT NOT NULL) WITHOUT ROWID
+    """,
 )
 
 
@@ -90,6 +95,18 @@ class Store:
     async def forget(self, keys: Sequence[WorkloadKey], now: float) -> None:
         """Nobody needs to hear of these any more; only that they were here is remembered, for an hour."""
         await self._db.write(lambda tx: _forget(tx, keys, now))
+
+    async def bring_image(self, image_id: str, name: str) -> None:
+        """Keep that this runner brought an image to the node, under this name."""
+        await self._db.write(lambda tx: tx.execute("INSERT OR REPLACE INTO images VALUES(?, ?)", (image_id, name)))
+
+    async def brought_images(self) -> dict[str, str]:
+        """The names of those, by id."""
+        return await self._db.read(lambda tx: dict(tx.execute("SELECT image_id, name FROM images").fetchall()))
+
+    async def forget_image(self, image_id: str) -> None:
+        """It is not on the node any more."""
+        await self._db.write(lambda tx: tx.execute("DELETE FROM images WHERE image_id=?", (image_id,)))
 
     async def fact(self, name: str) -> str:
         """A fact by name, empty when it is not known."""

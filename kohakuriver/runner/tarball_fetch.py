@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from kohakuriver.model.errors import EngineFailed, NodeUnreachable, RiverError
+from kohakuriver.model.errors import EngineFailed, NodeUnreachable, NotFound, RiverError
 from kohakuriver.model.image import TARBALL_FOLDER, Tarball
 from kohakuriver.runner.disk import Disk
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.docker_archives import Transfer
+from kohakuriver.system.image_archive import Limits
 
 log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
@@ -38,6 +39,7 @@ class TarballFetch:
     disk: Disk
     clock: Clock
     patience_seconds: float
+    limits: Limits
     source: TarballSource | None = None
 
     async def get(self, tarball: Tarball, transfer: Transfer) -> Path:
@@ -70,6 +72,9 @@ class TarballFetch:
         arriving = await self.disk.do(lambda: _take_up(part, tarball.size_bytes, transfer))
         try:
             await self._insist(tarball, arriving, transfer)
+        except NotFound as gone:  # nobody will go on with it
+            await self.discard(part)
+            raise _not_given(tarball, gone) from None
         finally:
             arriving.file.close()  # nothing is buffered in it
         if arriving.digest.hexdigest() != tarball.digest:
@@ -87,6 +92,8 @@ class TarballFetch:
             except NodeUnreachable as broken:
                 log.warning("tarball breaks off stem=%s at=%d error=%s", tarball.stem, arriving.size, broken)
                 why: RiverError = broken
+            except NotFound:
+                raise
             except RiverError as refused:
                 raise _not_given(tarball, refused) from None
             else:

@@ -71,6 +71,11 @@ class Images:
         with told_as(f"cannot remove image {name_or_id}"):
             await self._client.call(Pool.ACTS, lambda api: api.remove_image(name_or_id, noprune=True))
 
+    async def directory(self) -> str:
+        """Where the daemon keeps them; raises EngineFailed."""
+        with told_as("cannot ask Docker where its images are"):
+            return str((await self._client.look("/info"))["DockerRootDir"])
+
     async def drop_superseded(self, image_id: str, by: str) -> None:
         """Take an image away that lost its name to a newer one; nothing happens while something is made of it."""
         newer = await self.find(by)

@@ -55,3 +55,6 @@ class ImageHands(Protocol):
 
     async def remove(self, name_or_id: str) -> None:
         """Take it away unless something is made of it."""
+
+    async def directory(self) -> str:
+        """Where the daemon keeps them."""

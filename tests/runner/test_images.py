@@ -66,6 +66,9 @@ class Daemon:
             for name, image in self.images.items()
         ]
 
+    async def directory(self) -> str:
+        return "/"
+
     async def remove(self, name_or_id: str) -> None:
         self.removed.append(name_or_id)
         self.images = {n: i for n, i in self.images.items() if name_or_id not in (n, i.id)}
