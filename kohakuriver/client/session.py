@@ -4,7 +4,7 @@ import http.client
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlencode
 
@@ -16,6 +16,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+UPLOAD_SECONDS = 600.0  # to take a piece of a body, or to bring all of it to the disk
 CHUNK_BYTES = 65536
 # A dead host is noticed on a silent stream after half a minute.
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
@@ -110,6 +111,45 @@ class Session:
                 self._connection.sock.settimeout(None)
             yield Stream(answer, self.address)
 
+    def upload(self, route: Route[Q, R], request: Q, chunks: Iterator[bytes], size: int | None = None) -> Any:
+        """Send raw bytes (`size` of them, if that is known); the answer as plain JSON values.
+
+        Raises as `ask` does, and what `chunks` raises.
+        """
+        connection = self._connected()
+        try:
+            self._send_body(connection, _prepare(route, request), chunks, size)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as broken:
+            self._lost(route.name, broken)
+        finally:
+            self.close()
+        if answer.status >= 400:
+            raise self._refusal(answer.status, body)
+        try:
+            return codec.loads(body)
+        except errors.BadRequest:
+            raise self._not_ours(answer.status) from None
+
+    def _send_body(
+        self, connection: http.client.HTTPConnection, prepared: _Prepared, chunks: Iterator[bytes], size: int | None
+    ) -> None:
+        """Send all of it, unless the host answers meanwhile: then it has refused."""
+        connection.putrequest(prepared.method, prepared.target)
+        length = ("Transfer-Encoding", "chunked") if size is None else ("Content-Length", str(size))
+        for name, value in (*self._headers(prepared).items(), ("Content-Type", "application/octet-stream"), length):
+            connection.putheader(name, value)
+        connection.endheaders()
+        connection.sock.settimeout(UPLOAD_SECONDS)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the answer may say why
+            for chunk in chunks:
+                if not self.encrypted and _closed_by_peer(connection.sock):
+                    return
+                connection.send(chunk if size is not None else b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            if size is None:
+                connection.send(b"0\r\n\r\n")
+
     def close(self) -> None:
         if self._connection:
             self._connection.close()
@@ -192,10 +232,16 @@ class Session:
 
     def _error(self, answer: http.client.HTTPResponse) -> errors.RiverError:
         try:
-            told = codec.loads(answer.read())["error"]
-            return errors.from_wire(str(told["code"]), str(told["message"]), told.get("details"))
-        except (OSError, http.client.HTTPException, errors.BadRequest, KeyError, TypeError, AttributeError):
+            return self._refusal(answer.status, answer.read())
+        except (OSError, http.client.HTTPException):
             return self._not_ours(answer.status)
+
+    def _refusal(self, status: int, body: bytes) -> errors.RiverError:
+        try:
+            told = codec.loads(body)["error"]
+            return errors.from_wire(str(told["code"]), str(told["message"]), told.get("details"))
+        except (errors.BadRequest, KeyError, TypeError, AttributeError):
+            return self._not_ours(status)
 
     def _not_ours(self, status: int) -> errors.HostUnreachable:
         return errors.HostUnreachable(

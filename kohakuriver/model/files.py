@@ -19,6 +19,11 @@ VERSION = r"[0-9a-f-]{0,80}"
 SIZE_HEADER, VERSION_HEADER = "X-Kohakuriver-Size", "X-Kohakuriver-Version"
 
 
+def part_name(part: str) -> str:
+    """The temporary name, in the same directory, of a file that is being written."""
+    return f".kohakuriver-{part}.part"
+
+
 class Kind(enum.StrEnum):
     FILE = "file"
     DIRECTORY = "directory"

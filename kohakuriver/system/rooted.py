@@ -116,18 +116,21 @@ def readable(name: str) -> str:
 
 
 class Root:
-    """The tree below one open directory; takes the descriptor over, and makes what is new belong to `owner`."""
+    """The tree below one open directory; takes the descriptor over, and makes what is new belong to `owner`.
 
-    def __init__(self, descriptor: int, owner: Owner = ROOT_USER) -> None:
-        self.descriptor, self.owner = descriptor, owner
+    It is a system's root (in which `/proc`, `/sys` and `/dev` are the kernel's), or a `plain` directory.
+    """
+
+    def __init__(self, descriptor: int, owner: Owner = ROOT_USER, plain: bool = False) -> None:
+        self.descriptor, self.owner, self.plain = descriptor, owner, plain
         self._at = self._whole = _place_of(descriptor)  # where this root is, and where the root of all is
         self._resolve = IN_ROOT | NO_MAGICLINKS
 
     @classmethod
-    def at(cls, directory: str | Path, owner: Owner = ROOT_USER) -> Self:
+    def at(cls, directory: str | Path, owner: Owner = ROOT_USER, plain: bool = False) -> Self:
         """The tree below a directory of this machine; raises NotFound."""
         with telling(str(directory)):
-            return cls(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), owner)
+            return cls(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), owner, plain)
 
     @classmethod
     def of_process(cls, pid: int) -> Self:
@@ -138,7 +141,7 @@ class Root:
     def below(self, path: str) -> "Root":
         """A directory as a root of its own, out of which a link is an error; its paths begin there. Raises NotFound."""
         with self.opened(path, os.O_PATH | os.O_DIRECTORY) as directory:
-            made = Root(os.dup(directory), self.owner)
+            made = Root(os.dup(directory), self.owner, self.plain)
         made._whole, made._resolve = self._whole, BENEATH | NO_MAGICLINKS
         return made
 
@@ -315,12 +318,12 @@ class Root:
         if name in ("", ".", ".."):
             raise BadRequest(f"path: {shown(path)} does not end in a name")
         with self.opened(above or "/", os.O_PATH | os.O_DIRECTORY) as directory:
-            if name in KERNEL_DIRECTORIES and self._path_of(directory) == "/":
+            if name in KERNEL_DIRECTORIES and not self.plain and self._path_of(directory) == "/":
                 raise _kernels_own(path)
             yield directory, name
 
     def _refuse_kernel(self, found: int) -> None:
-        path = self._path_of(found)
+        path = "/" if self.plain else self._path_of(found)
         if path.split("/", 2)[1] in KERNEL_DIRECTORIES or file_system_of(found) in KERNEL_FILE_SYSTEMS:
             raise _kernels_own(path)
 

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from kohakuriver.model.errors import Conflict, NotFound
+from kohakuriver.model.files import part_name
 from kohakuriver.system.openat2 import refuse_mount
 from kohakuriver.system.rooted import Owner, Root, shown, telling
 
 NEW_MODE = 0o644
-
-
-def part_name(part: str) -> str:
-    """The temporary name of what is being written."""
-    return f".kohakuriver-{part}.part"
 
 
 class _Place(NamedTuple):

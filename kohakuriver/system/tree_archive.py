@@ -7,7 +7,7 @@ or a pipe is refused. Owners do not travel: what is unpacked belongs to whom the
 import os
 import stat
 import tarfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,6 +22,9 @@ GATHER_BYTES = 256 * 1024  # so many small files travel together
 MAX_LINK_CHARACTERS = 4095
 
 
+LeftOut = Callable[[str, str], None]  # the name of a link, and where it leads
+
+
 @dataclass(slots=True)
 class Tally:
     """How much of a tree has passed."""
@@ -30,16 +33,21 @@ class Tally:
     bytes: int = 0
 
 
-def pack(root: Root, path: str, stop: Stop = never) -> Generator[bytes, None, None]:
+def pack(root: Root, path: str, stop: Stop = never, left_out: LeftOut | None = None) -> Generator[bytes, None, None]:
     """The tar of a directory, as it is read, in pieces of about a megabyte; pipes, sockets and devices are left out.
+
+    With `left_out`, links that lead out of the tree are left out, too, and their names told.
 
     A file that shrinks meanwhile is filled up with zeros, one that grows is cut. Blocks; raises NotFound, Conflict.
     """
     with root.opened(path, os.O_PATH | os.O_DIRECTORY) as directory, telling(path):
-        whole = root.real_path(path) == "/"
+        whole = not root.plain and root.real_path(path) == "/"
         gathered = bytearray()
         for step in walk(directory, ".", stop, KERNEL_DIRECTORIES if whole else ()):
             if step.leaving or not step.path:
+                continue
+            if left_out and (target := _link_out(step)):
+                left_out(step.path, target)
                 continue
             for piece in _member(step):
                 gathered += piece
@@ -68,6 +76,15 @@ def _member(step: Step) -> Iterator[bytes]:
         os.close(found)
 
 
+def _link_out(step: Step) -> str:
+    """Where a link leads that leads out of its tree; empty for everything else."""
+    try:
+        target = os.readlink(step.name, dir_fd=step.directory)
+    except OSError:
+        return ""
+    return target if leads_out(step.path, target) else ""
+
+
 def _info(path: str, status: os.stat_result) -> tarfile.TarInfo:
     info = tarfile.TarInfo(path)
     info.mode, info.uid, info.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
@@ -90,17 +107,21 @@ def _content(found: int, size: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def unpack(root: Root, path: str, read: Read, tally: Tally) -> None:
+def unpack(root: Root, path: str, read: Read, tally: Tally, left_out: LeftOut | None = None) -> None:
     """Put what a tar holds into a directory, which is made if need be; files in the way are replaced, one by one.
 
     Blocks; raises BadRequest for a tar that is broken or would lead out, NotFound, Conflict, NotAllowed. What came
-    before the trouble stays.
+    before the trouble stays. With `left_out`, links that lead out are left out and told instead.
     """
     root.make_directory(path, parents=True)
     with root.below(path) as top:
         for member in members(read):
-            name = inner_name(member.info.name)
-            if name:
+            name, link = inner_name(member.info.name), member.info.linkname
+            if member.info.issym() and leads_out(name, link):
+                if left_out is None:
+                    raise BadRequest(f"body: {shown(name)}: a link that leads out of the tree ({shown(link)})")
+                left_out(name, link)
+            elif name:
                 _place(top, name, member)
                 tally.entries += 1
                 tally.bytes += member.size
@@ -109,8 +130,6 @@ def unpack(root: Root, path: str, read: Read, tally: Tally) -> None:
 
 def _place(top: Root, name: str, member: Member) -> None:
     info = member.info
-    if info.issym() and leads_out(name, info.linkname):
-        raise BadRequest(f"body: {shown(name)}: a link that leads out of the tree ({shown(info.linkname)})")
     if info.isdir():
         return _make_directory(top, name, info.mode)
     if "/" in name:

@@ -24,9 +24,18 @@ NOT_FOR_PEOPLE = {
 }  # for probes, for Prometheus, for programs that read the table
 # Only a browser needs a ticket; a command tells tasks one by one, and one that is refused does not stop the others.
 NOT_BY_HAND = {auth_api.TICKET.name, "task.approve-many", "task.reject-many"}
-NOT_BY_HAND |= {route.name for route in files_api.ROUTES}
 TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env", "registry_login"}}  # the last two never at all
+NOT_BY_HAND |= {files_api.READ.name, files_api.WRITE.name}  # for browsers; commands take the ways without a limit
+WHERE = {"task_id", "path"}  # one word: ID:PATH
 NOT_OFFERED = {
+    "fs ls": WHERE | {"after", "limit"},  # every page is printed
+    "fs stat": WHERE | {"follow"},
+    "fs cat": WHERE | {"offset", "version"},  # where to go on when a connection breaks
+    "fs get": WHERE | {"offset", "version"},
+    "fs put": WHERE | {"mode", "part", "offset"},
+    "fs rm": WHERE,
+    "fs mkdir": WHERE,
+    "fs mv": WHERE | {"target"},
     "task watch": {"before"},
     "auth login": {"username", "password", "token_name"},  # the secrets are asked for, the user is a word
     "auth register": {"username", "password", "invitation", "token_name"},

@@ -19,6 +19,7 @@ class Noun(NamedTuple):
 
 NOUNS = (
     Noun("task", "run commands in the cluster, see how they do, read their output"),
+    Noun("fs", "files inside what runs or has stopped: look, copy both ways, change"),
     Noun("node", "the machines: what they have, how they feel, which may get tasks"),
     Noun("docker", "environments to run in, the tarballs that carry them, the images of nodes"),
     Noun("auth", "who you are here: log in and out, tokens, invitations, accounts, groups"),
