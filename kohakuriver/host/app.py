@@ -39,6 +39,7 @@ from kohakuriver.host.endpoints import (
     joining,
     node_images,
     nodes,
+    sockets,
     ssh,
     streams,
     tasks,
@@ -87,6 +88,7 @@ ANSWERS: list[Bindable[Host]] = [
     *accounts.ANSWERS,
     *audit.ANSWERS,
     *joining.ANSWERS,
+    *sockets.CHANNELS,
     *ssh.ANSWERS,
     *docker.ANSWERS,
     *node_images.ANSWERS,
@@ -117,7 +119,7 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
         host = await _assemble(settings, clock, keys, RunnerPeers(http, keys.to))
         await asyncio.to_thread(_mark_shared_storage, settings, host.cluster_id)
         verifier = Verifier(keys.find, SteadyTime())
-        app = build_app(host_api.ROUTES, ANSWERS, edge_of(host, verifier))
+        app = build_app((*host_api.ROUTES, *host_api.CHANNELS), ANSWERS, edge_of(host, verifier))
         try:
             tls = await asyncio.to_thread(host.identity.context) if host.identity else None
             async with listening(app, settings.host_bind_ip, settings.host_port, tls) as port:

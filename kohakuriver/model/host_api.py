@@ -11,7 +11,7 @@ from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.node import Node, Sample
 from kohakuriver.model.report import NAME, Acknowledged, Changed, Heartbeat, Register, Registered
-from kohakuriver.model.route import MEGABYTE, ByteStream, PlainText, Route, table_of
+from kohakuriver.model.route import MEGABYTE, ByteStream, Channel, PlainText, Route, table_of
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
 
@@ -201,6 +201,7 @@ METRICS = Route("metrics", "GET", "/metrics", Nothing, PlainText, R.VIEWER, "Pro
 OPENAPI = Route("openapi", "GET", "/api/openapi.json", Nothing, JsonObject, R.ANONY, "This table as OpenAPI 3.1.")
 
 ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
+CHANNELS: tuple[Channel[Any], ...]  # of it, the sockets
 
 
 @cache
@@ -211,8 +212,17 @@ def _whole_table() -> tuple[Route[Any, Any], ...]:
     return (*table_of(globals()), *(route for each in others for route in each.ROUTES))
 
 
+@cache
+def _all_channels() -> tuple[Channel[Any], ...]:
+    from kohakuriver.model import stream_api
+
+    return stream_api.CHANNELS
+
+
 def __getattr__(name: str) -> Any:
     """The whole table is put together when somebody asks for it: a command needs no more than the routes it calls."""
     if name == "ROUTES":
         return _whole_table()
+    if name == "CHANNELS":
+        return _all_channels()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -190,6 +190,9 @@ class RunnerSettings:
     )
     image_gc_stop_percent: float = setting(75.0, "No more of them go when it is only so full.", bounds=PERCENT)
     pinned_images: list[str] = setting([], "Images that never go, as patterns (`kohakuriver/base:*`).")
+    terminal_keep_seconds: float = setting(
+        60.0, "Seconds that a terminal waits for somebody whose connection broke.", bounds=Bounds(least=0, most=86400)
+    )
     log_level: str = setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR.", bounds=Bounds(pattern="DEBUG|INFO|WARNING|ERROR")
     )

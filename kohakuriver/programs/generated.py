@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kohakuriver.model import host_api, runner_api
-from kohakuriver.model.route import Route
+from kohakuriver.model import host_api, runner_api, stream_api
+from kohakuriver.model.route import Channel, Route
 from kohakuriver.model.settings import PROGRAMS
 from kohakuriver.model.settings_text import reference_table
 
@@ -28,8 +28,8 @@ anony < viewer < user < operator < admin; `node` is a signed runner or host, and
 
 def api_page() -> str:
     """The page of all routes, one line each."""
-    host = _routes_table(host_api.ROUTES)
-    runner = _routes_table(runner_api.ROUTES)
+    host = _routes_table(host_api.ROUTES) + _sockets_table(host_api.CHANNELS)
+    runner = _routes_table(runner_api.ROUTES) + _sockets_table(stream_api.AT_RUNNER)
     return f"{API_HEAD}\n## The host\n\n{host}\n## A runner: only the host may ask, only signed\n\n{runner}"
 
 
@@ -60,6 +60,14 @@ def _routes_table(routes: tuple[Route[Any, Any], ...]) -> str:
     for route in routes:
         takes, gives = _type_name(route.takes), _type_name(route.gives)
         rows.append(f"| `{route.method} {route.path}` | {route.needs.label} | {takes} | {gives} | {route.about} |")
+    return "\n".join(rows) + "\n"
+
+
+def _sockets_table(channels: tuple[Channel[Any], ...]) -> str:
+    rows = ["", "| Socket | Role | Takes | What it is |", "|---|---|---|---|"]
+    rows += [
+        f"| `WS {each.path}` | {each.needs.label} | {_type_name(each.takes)} | {each.about} |" for each in channels
+    ]
     return "\n".join(rows) + "\n"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from kohakuriver import __version__
-from kohakuriver.model import runner_api
+from kohakuriver.model import runner_api, stream_api
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
 from kohakuriver.model.settings import RunnerSettings
@@ -20,7 +20,7 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
-from kohakuriver.runner.endpoints import files, health, streams, vps, workloads
+from kohakuriver.runner.endpoints import files, forwards, health, streams, terminals, vps, workloads
 from kohakuriver.runner.endpoints import images as image_answers
 from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engine_slot import EngineSlot
@@ -38,6 +38,7 @@ from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.state import Runner
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.tarball_fetch import TarballFetch
+from kohakuriver.runner.terminals import SWEEP_SECONDS, Terminals
 from kohakuriver.runner.vitals import Senses, Vitals
 from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
 from kohakuriver.system.clock import Clock, SystemClock
@@ -63,6 +64,8 @@ ANSWERS: list[Bindable[Runner]] = [
     *files.ANSWERS,
     *health.ANSWERS,
     *image_answers.ANSWERS,
+    *terminals.CHANNELS,
+    *forwards.CHANNELS,
 ]
 STATUS_SECONDS = 10.0
 SHARED_STORAGE_SECONDS = 15.0
@@ -88,7 +91,7 @@ async def running_runner(
         bench = await _make_bench(settings, slot, clock, stack)
         runner = await _assemble(bench, belongs, senses, stack)
         verifier = Verifier(only_host(belongs.key), SteadyTime())
-        app = build_app(runner_api.ROUTES, ANSWERS, Edge(runner, identifier(verifier), guard))
+        app = build_app((*runner_api.ROUTES, *stream_api.AT_RUNNER), ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
         bind_ip = await asyncio.to_thread(bind_address_of, settings)
         tls = await asyncio.to_thread(belongs.identity.context) if belongs.identity else None
@@ -188,7 +191,10 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
     bench.images.fetch.source = link
     own_files = Files()
     stack.callback(own_files.close)
+    terminals = Terminals(bench, attempts)
+    stack.push_async_callback(terminals.close)
     return Runner(
+        terminals=terminals,
         settings=bench.settings,
         hostname=bench.hostname,
         bench=bench,
@@ -215,6 +221,7 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
     loops.run("engine", lambda: _connect(runner, waits_for_cluster))
     loops.start("metrics", runner.vitals.sample, runner.settings.resource_check_interval_seconds)
     loops.start("image garbage", bench.garbage.collect, COLLECT_SECONDS)
+    loops.start("terminals", runner.terminals.sweep, SWEEP_SECONDS)
     loops.start("forget", runner.workloads.flush, FORGET_SECONDS)
     loops.run("host link", lambda: runner.link.keep(runner.url))
     loops.run("pulse", runner.link.keep_pulse)

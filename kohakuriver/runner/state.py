@@ -6,6 +6,7 @@ from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.store import Store
+from kohakuriver.runner.terminals import Terminals
 from kohakuriver.runner.vitals import Vitals
 from kohakuriver.runner.workloads import Workloads
 from kohakuriver.system.clock import Clock
@@ -24,6 +25,7 @@ class Runner:
     vitals: Vitals
     link: HostLink
     files: Files
+    terminals: Terminals
     url: str = ""
 
     @property

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kohakuriver.model import codec, host_api, runner_api
+from kohakuriver.model import codec, host_api, runner_api, stream_api
 from kohakuriver.model.access import NOBODY, Caller, Ownership, Role
 from kohakuriver.model.codec import JsonObject, hints_of
-from kohakuriver.model.route import ByteStream, PlainText, Route
+from kohakuriver.model.route import ByteStream, Channel, PlainText, Route
 from tests.model.strategies import records
 
 TABLES = {"host": host_api.ROUTES, "runner": runner_api.ROUTES}
 ROUTES = [pytest.param(route, id=f"{table}-{route.name}") for table, routes in TABLES.items() for route in routes]
+CHANNEL_TABLES: list[tuple[Channel[Any], ...]] = [host_api.CHANNELS, stream_api.AT_RUNNER]
 EACH = pytest.mark.parametrize("route", ROUTES)
 OPEN = {"healthz", "openapi", "auth.status", "auth.login", "auth.register", "tls.ca"}
 
@@ -94,6 +95,22 @@ def test_a_request_taken_apart_for_the_way_is_whole_again(route: Route[Any, Any]
         assert codec.decode(route.takes, named | rest) == request
 
     there()
+
+
+@pytest.mark.parametrize("channel", [*host_api.CHANNELS, *stream_api.AT_RUNNER])
+def test_a_socket_is_whole_and_says_who_may_open_it(channel: Channel[Any]) -> None:
+    assert channel.about[0].isupper() and channel.about.endswith(".")
+    assert channel.path.startswith("/ws/") and not channel.path.endswith("/")
+    if channel in stream_api.AT_RUNNER:
+        assert (channel.needs, channel.owns) == (Role.NODE, Ownership.HOST)
+    else:
+        assert channel.needs in (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
+        assert "task_id" not in channel.path_fields or channel.owns is Ownership.WORKLOAD_USE
+
+
+def test_no_two_sockets_answer_to_the_same_path() -> None:
+    for table in CHANNEL_TABLES:
+        assert not any(_overlap(one.path, other.path) for one, other in combinations(table, 2))
 
 
 def test_answers_are_declared_messages_lists_of_them_or_raw() -> None:

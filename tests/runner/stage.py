@@ -62,6 +62,10 @@ class Stage:
         self._runner: Runner | None = None
         self._peer: Peer | None = None
 
+    def afterwards(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Have it done when all is over."""
+        self._stack.push_async_callback(work)
+
     @property
     def runner(self) -> Runner:
         """The runner that was started last."""

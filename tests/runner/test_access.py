@@ -9,12 +9,12 @@ import aiohttp
 import pytest
 
 from kohakuriver.model import files as f
-from kohakuriver.model import runner_api
+from kohakuriver.model import runner_api, stream_api
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotLoggedIn, RiverError
 from kohakuriver.model.image import Tarball
-from kohakuriver.model.route import Route
+from kohakuriver.model.route import Channel, Entry, Route
 from kohakuriver.model.runner_api import (
     Attempt,
     Kill,
@@ -34,8 +34,26 @@ from tests.runner.stage import NODE, Stage, play, request
 
 
 def test_every_entry_is_for_the_host_alone() -> None:
-    assert {answer.route.name for answer in ANSWERS} == {route.name for route in runner_api.ROUTES}
-    assert all((route.needs, route.owns) == (Role.NODE, Ownership.HOST) for route in runner_api.ROUTES)
+    table: tuple[Entry, ...] = (*runner_api.ROUTES, *stream_api.AT_RUNNER)
+    assert {answer.route.name for answer in ANSWERS} == {entry.name for entry in table}
+    assert all((entry.needs, entry.owns) == (Role.NODE, Ownership.HOST) for entry in table)
+
+
+@pytest.mark.parametrize("channel", stream_api.AT_RUNNER, ids=lambda channel: str(channel.name))
+def test_nobody_else_gets_a_socket(tmp_path: Path, channel: Channel[Any]) -> None:
+    more: dict[str, dict[str, Any]] = {"terminal": {"user": "ada"}, "forward": {"port": 80}}
+    members = {"task_id": Snowflake(1), "attempt": 1, **more[channel.name]}
+
+    async def script(stage: Stage) -> None:
+        async with aiohttp.ClientSession() as http:
+            async with http.get(stage.runner.url + channel.path.format(task_id=1, port=80)) as answer:
+                assert answer.status == 401
+            for name, secret in (("alpha", stage.secret), ("host", bytes(32)), ("", stage.secret)):
+                stranger = Peer(http, stage.runner.url, Signer(name, secret, SteadyTime()))
+                with pytest.raises(NotLoggedIn):
+                    await stranger.open(channel, channel.takes(**members))
+
+    play(tmp_path, script)
 
 
 @pytest.mark.parametrize("route", runner_api.ROUTES, ids=lambda route: str(route.name))

@@ -14,6 +14,7 @@ from kohakuriver.system.clock import Clock
 from kohakuriver.system.sqlite import Database
 
 MOST = 200
+AGAIN_SECONDS, MOST_REMEMBERED = 60.0, 1000
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Notes:
     clock: Clock
     _open: deque[Done] = field(default_factory=deque)
     _left_out: int = 0
+    _noted_at: dict[tuple[str, Deed], float] = field(default_factory=dict)
 
     def add(self, caller: Caller, deed: Deed) -> None:
         """Note it."""
@@ -31,6 +33,15 @@ class Notes:
             self._left_out += 1
             return
         self._open.append(Done(self.clock.now(), caller.name, caller.address, deed))
+
+    def add_once(self, caller: Caller, deed: Deed) -> None:
+        """Note what is done again and again, but only once in a while."""
+        now, what = self.clock.monotonic(), (caller.name, deed)
+        if len(self._noted_at) >= MOST_REMEMBERED:
+            self._noted_at = {each: at for each, at in self._noted_at.items() if at > now - AGAIN_SECONDS}
+        if self._noted_at.get(what, -AGAIN_SECONDS) <= now - AGAIN_SECONDS:
+            self._noted_at[what] = now
+            self.add(caller, deed)
 
     async def write(self) -> None:
         """Write down what is open; it stays open when the store cannot take it now."""

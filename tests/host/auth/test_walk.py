@@ -15,17 +15,19 @@ import pytest
 
 from kohakuriver.host.endpoints.access import LOG_IN, LOG_IN_AGAIN
 from kohakuriver.model.access import Ownership, Role
-from kohakuriver.model.host_api import ROUTES
-from kohakuriver.model.route import Route
+from kohakuriver.model.host_api import CHANNELS, ROUTES
+from kohakuriver.model.route import Channel, Entry, Route
 from kohakuriver.system.secrets import load_secret
 from kohakuriver.wire.sign import STREAM, Request, Signer, SteadyTime
 from tests.host.auth.house import PASSWORD, PUBLIC_KEY, House, Person, Said, in_house
 
-AnyRoute = Route[Any, Any]
+ENTRIES: tuple[Entry, ...] = (*ROUTES, *CHANNELS)
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "kohakuriver-stream"}
 NODE, FOREIGN_NODE = "alpha", "beta"
 REPORT = {"instance": "x", "sequence": 1, "workloads": []}
 MACHINE = {"cores": 4, "memory_bytes": 8 * 2**30}
 BODY: dict[str, object] = {
+    "port": "80",
     "command": "true",
     "username": "newcomer",
     "password": PASSWORD,
@@ -70,6 +72,8 @@ NOBODYS = {
     "name",
 }  # of the cluster: operators and admins only
 
+NO_THINGS = {"port"}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Things:
@@ -80,7 +84,7 @@ class Things:
     task_id: str
     key_id: int
 
-    def members(self, route: AnyRoute) -> dict[str, object]:
+    def members(self, route: Entry) -> dict[str, object]:
         """A request that is whole, with the smallest members."""
         named = {
             "task_id": self.task_id,
@@ -105,7 +109,7 @@ async def things_in(house: House, name: str) -> Things:
     return Things(owner, await house.in_browser(owner), await house.task(owner), await house.key(owner))
 
 
-def request_of(route: AnyRoute, members: dict[str, object]) -> tuple[str, object]:
+def request_of(route: Entry, members: dict[str, object]) -> tuple[str, object]:
     """The path (with its query) and the body."""
     path, rest = route.split(members)
     if route.has_body:
@@ -125,23 +129,28 @@ class Somebody:
     owns: bool = False
 
 
-async def ask_as(house: House, who: Person | str | None, route: AnyRoute, things: Things) -> Said:
+async def ask_as(house: House, who: Person | str | None, route: Entry, things: Things) -> Said:
     """Ask as a person, as the runner of that name, or as nobody."""
     path, body = request_of(route, things.members(route))
     if isinstance(who, str):
-        return await ask_signed(house, who, (route.method, path, body), route.raw_body)
-    return await house.ask(route.method, path, who, body)
+        return await ask_signed(house, who, (route.method, path, body), route)
+    return await house.ask(route.method, path, {**(who.headers if who else {}), **upgrade_for(route)}, body)
 
 
-async def ask_signed(house: House, name: str, request: tuple[str, str, object], streams: bool = False) -> Said:
-    """What the runner of that name is told; a signature does not cover a body that `streams`."""
+def upgrade_for(entry: Entry | None) -> dict[str, str]:
+    return UPGRADE if isinstance(entry, Channel) else {}
+
+
+async def ask_signed(house: House, name: str, request: tuple[str, str, object], entry: Entry | None = None) -> Said:
+    """What the runner of that name is told; a signature does not cover a body that streams."""
+    streams = isinstance(entry, Route) and entry.raw_body
     secret = load_secret(Path(house.host.settings.cluster_secret_file))
     signer, (method, target, body) = Signer(name, secret, SteadyTime()), request
     path, _, query = target.partition("?")
     data = STREAM if streams else b"" if body is None else json.dumps(body).encode()
     while True:
         headers, _ = signer.sign(Request(method, path, query, data))
-        said = await house.ask(method, target, headers, body)
+        said = await house.ask(method, target, {**headers, **upgrade_for(entry)}, body)
         if said.status != 401 or said.code != "stale_signature":
             return said
         signer.learn(said.body["error"]["details"]["audience"], said.body["error"]["details"]["now"])
@@ -239,7 +248,7 @@ EVERYBODY = {
 NEVER_SEES_ALL = {"another user with a viewer's token"}  # no token sees more than its account
 
 
-def expected(route: AnyRoute, name: str) -> int:
+def expected(route: Entry, name: str) -> int:
     """How the edge refuses: 401, 403 or 404; 200 when it lets in."""
     who = EVERYBODY[name]
     if route.needs is Role.ANONY:
@@ -258,7 +267,7 @@ def expected(route: AnyRoute, name: str) -> int:
     return 200 if who.owns or _may_touch_what_is_anothers(route, name) else 404
 
 
-def _may_touch_what_is_anothers(route: AnyRoute, name: str) -> bool:
+def _may_touch_what_is_anothers(route: Entry, name: str) -> bool:
     role = EVERYBODY[name].role
     if route.owns is Ownership.NOTHING:
         return True
@@ -270,7 +279,7 @@ def _may_touch_what_is_anothers(route: AnyRoute, name: str) -> bool:
     return role is Role.ADMIN
 
 
-def outcome(said: Said, route: AnyRoute) -> int:
+def outcome(said: Said, route: Entry) -> int:
     """What the edge said; 200 when it let in, whatever the entry then made of it."""
     if said.status == 401 and said.message in (LOG_IN, LOG_IN_AGAIN):
         return 401
@@ -292,7 +301,7 @@ def test_every_entry_lets_in_exactly_whom_it_should(tmp_path: Path, name: str) -
         await house.person("the-last-admin", Role.ADMIN)
         wrong = []
         fresh = False
-        for number, route in enumerate(ROUTES):
+        for number, route in enumerate(ENTRIES):
             if not fresh:
                 things = await things_in(house, f"owner{number}")
                 who = somebody.make if isinstance(somebody.make, str) else await somebody.make(house, things)
@@ -306,9 +315,9 @@ def test_every_entry_lets_in_exactly_whom_it_should(tmp_path: Path, name: str) -
     in_house(tmp_path, work)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-def test_an_entry_that_names_a_thing_says_who_may_touch_it(route: AnyRoute) -> None:
-    for field in route.path_fields:
+@pytest.mark.parametrize("route", ENTRIES, ids=lambda route: route.name)
+def test_an_entry_that_names_a_thing_says_who_may_touch_it(route: Entry) -> None:
+    for field in route.path_fields - NO_THINGS:
         if field in NOBODYS:
             assert route.needs in (Role.OPERATOR, Role.ADMIN), field
         else:
@@ -328,7 +337,7 @@ def test_a_browser_session_changes_nothing_without_the_token_of_our_page(tmp_pat
     async def work(house: House) -> None:
         things = await things_in(house, "owner")
         admin = await admin_in_browser(house, things)
-        for route in ROUTES:
+        for route in ENTRIES:
             path, body = request_of(route, things.members(route))
             for csrf in ({}, {"X-CSRF-Token": "x"}, {"X-CSRF-Token": things.session.headers["X-CSRF-Token"]}):
                 if route.method != "GET" and route.needs is not Role.ANONY:
@@ -344,7 +353,7 @@ def test_pages_of_other_sites_and_strange_names_are_turned_away(tmp_path: Path, 
         things = await things_in(house, "owner")
         admin = await admin_in_browser(house, things)
         mine = admin.headers if accounts else {}
-        for route in ROUTES:
+        for route in ENTRIES:
             path, body = request_of(route, things.members(route))
             said = await house.ask(route.method, path, {**mine, "Origin": "http://evil.example"}, body)
             assert said.status == 403 and "other sites" in said.message, (route.name, said)
