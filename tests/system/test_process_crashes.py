@@ -101,12 +101,14 @@ class TestKeeper:
 
     @with_engine
     async def test_a_killed_keeper_is_replaced_and_the_workload_never_notices(self, rig: Rig, engine: Engine) -> None:
-        spec = counted(rig, "echo one; sleep 0.5; echo two; exit 4")
+        gate = rig.directory / "gate"
+        spec = counted(rig, f"echo one; until test -e {gate}; do sleep 0.02; done; echo two; exit 4")
         await launch(engine, spec)
         await printed(spec, b"one\n")
         kill(keeper_of(rig.directory))
         assert (await engine.observe(spec.key)).phase is Phase.RUNNING
         await engine.start(spec)
+        gate.touch()
         assert await exited(engine, spec.key) == Exit(4)
         assert stdout(spec) == b"one\ntwo\n"
         assert times_run(rig, spec) == 1
