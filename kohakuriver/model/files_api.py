@@ -26,7 +26,7 @@ from kohakuriver.model.route import ByteStream, Route, table_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-U, O = Role.USER, Ownership.TASK_CONTROL
+U, O = Role.USER, Ownership.WORKLOAD_USE
 P = "/api/fs/{task_id}/"
 LIST = Route("fs.list", "GET", P + "list", ListFiles, FilePage, U, "A directory, page by page.", O)
 STAT = Route("fs.stat", "GET", P + "stat", LookAtFile, FileEntry, U, "What is at a path.", O)

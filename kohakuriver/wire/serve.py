@@ -197,9 +197,9 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         asked = codec.decode(route.takes, _members(request, route, body, parse))
         if route.owns is not Ownership.NOTHING:
             await edge.guard(edge.state, who.caller, route.owns, asked)
+        if route.gives is ByteStream:
+            return await until_cut(edge, route.owns, who.caller, asked, stream(request, asked, who))
         made = await answer.handler(edge.state, who.caller, asked)
-        if isinstance(made, Streamed):
-            return await _stream(request, made, who.signed)
         if route.gives is PlainText:
             return web.Response(text=made, status=route.success)
         if isinstance(made, WithSession):
@@ -208,6 +208,9 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
             return response
         text = made.text if isinstance(made, Encoded) else codec.dumps(encode(made))
         return json_answer(text, route.success, who.signed)
+
+    async def stream(request: web.Request, asked: Any, who: Identified) -> web.StreamResponse:
+        return await _stream(request, await answer.handler(edge.state, who.caller, asked), who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
         browser.refuse_other_sites(request)
@@ -220,8 +223,6 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
             if who.ambient is not None:
                 browser.refuse_strange_names(request.host, edge.knows_name)
                 browser.refuse_forged(route, request.headers, who.ambient)
-            if route.gives is ByteStream:
-                return await until_cut(edge.watch, who.caller, serve(request, body, who))
             return await serve(request, body, who)
         except errors.RiverError as refused:
             edge.refused(route, who.caller, refused)
@@ -230,11 +231,17 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
     return endpoint
 
 
-async def until_cut(watch: Watch, caller: Caller, work: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+async def until_cut(
+    edge: Edge[S], owns: Ownership, caller: Caller, asked: Any, work: Awaitable[web.StreamResponse]
+) -> web.StreamResponse:
     """What takes long ends at once when the caller may no longer have it."""
     try:
         async with asyncio.timeout(None) as scope:
-            with watch(caller, lambda: scope.reschedule(0.0)):
+
+            def cut() -> None:
+                scope.reschedule(0.0)
+
+            with edge.watch(caller, cut), edge.watch_use(caller, owns, asked, cut):
                 return await work
     except TimeoutError:
         if not scope.expired():

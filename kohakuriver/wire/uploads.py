@@ -67,6 +67,9 @@ def _endpoint(answer: UploadAnswer[S], edge: Edge[S]) -> Endpoint:
         if route.owns is not Ownership.NOTHING:
             await edge.guard(edge.state, who.caller, route.owns, asked)
         _refuse_unfit(request, route)
+        return await until_cut(edge, route.owns, who.caller, asked, take(request, asked, who))
+
+    async def take(request: web.Request, asked: Any, who: Identified) -> web.StreamResponse:
         made = await answer.handler(edge.state, who.caller, asked, _chunks(request, route.body_limit_bytes))
         return json_answer(codec.dumps(encode(made)), route.success, who.signed)
 
@@ -77,7 +80,7 @@ def _endpoint(answer: UploadAnswer[S], edge: Edge[S]) -> Endpoint:
         except sign.SignAgain as stale:
             return refusal(stale, stale.signed)
         try:
-            return await until_cut(edge.watch, who.caller, serve(request, who))
+            return await serve(request, who)
         except errors.RiverError as refused:
             edge.refused(route, who.caller, refused)
             return refusal(refused, who.signed)
