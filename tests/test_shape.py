@@ -45,7 +45,7 @@ HOMES = {
     "subprocess": {"system/"},
     "bcrypt": {"host/auth/"},
     "cryptography": {"system/certificates.py", "system/key_pair.py"},
-    "asyncssh": {"host/services/ssh_proxy.py"},
+    "asyncssh": {"host/services/ssh_proxy.py", "host/services/ssh/"},
 }
 # What one calls on a module, and where.
 CALLS = {

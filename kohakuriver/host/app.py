@@ -27,6 +27,7 @@ from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
+from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.console import identity_of, url_on_this_machine
 from kohakuriver.host.endpoints import (
     accounts,
@@ -51,6 +52,7 @@ from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.image_work import ImageWork
 from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.ssh.runner_inside import RunnerInside
 from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
@@ -172,6 +174,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
     loops = Loops(clock)
     ids = Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id)
     environments = Environments(_make_image_work(settings, clock, keys), ids)
+    auth = await _make_auth(settings, clock, db)
     scheduler = TaskScheduler(
         db=db,
         registry=registry,
@@ -192,8 +195,9 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         registry=registry,
         scheduler=scheduler,
         dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake()),
-        auth=await _make_auth(settings, clock, db),
+        auth=auth,
         keys=keys,
+        ssh=SshKeeper(settings, auth, db, loops, RunnerInside(db, registry, peers)),
         identity=await asyncio.to_thread(identity_of, settings),
         environments=environments,
     )
@@ -244,6 +248,8 @@ def _start_loops(host: Host) -> None:
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.run("image work", host.environments.work.keep_working)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
+    if host.settings.host_ssh_proxy_port:
+        host.loops.run("ssh", host.ssh.listen)
 
 
 def _mark_shared_storage(settings: HostSettings, cluster_id: str) -> None:

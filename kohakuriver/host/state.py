@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.background.dispatch import Dispatch
+from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.task_scheduler import TaskScheduler
@@ -32,5 +33,6 @@ class Host:
     auth: Auth
     keys: RunnerKeys
     environments: Environments
+    ssh: SshKeeper
     identity: Identity | None = None
     url: str = ""

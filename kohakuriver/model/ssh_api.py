@@ -1,15 +1,18 @@
-"""The part of the host's table that is about SSH: keys of accounts, and what the SSH port shows of itself."""
+"""What is about SSH: keys of accounts, what the SSH port shows of itself, and how it reaches into workloads."""
 
 from dataclasses import dataclass
 
+from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.auth_api import LABEL, WhoseLogins
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.public_key import MOST_CHARACTERS, check_public_key
-from kohakuriver.model.route import Route, table_of
+from kohakuriver.model.route import Channel, Route, channels_of, table_of
 from kohakuriver.model.runner_api import Nothing
 
+LOGIN = Bounds(length=64, pattern=r"[A-Za-z0-9_.@$-]*")
+SIZE = Bounds(least=0, most=10_000)
 PUBLIC_KEY = Bounds(length=MOST_CHARACTERS, check=check_public_key, shape=r"\s*(ssh-|sk-).*")
 
 
@@ -57,7 +60,53 @@ class SshPort:
 
     port: int
     host_keys: list[HostKey]
-    authority: HostKey | None = None
+    authority: HostKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshTo:
+    """An SSH server in a workload: its own if it has one, else the host's, which stands for it."""
+
+    task_id: Snowflake = declare("The workload.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortInside:
+    """A connection from within one attempt to a port there, or beyond."""
+
+    task_id: Snowflake
+    attempt: int
+    host: str = declare("Name or address; localhost is the workload.", bounds=Bounds(length=255, pattern=f.NO_CONTROL))
+    port: int = declare("The port.", bounds=Bounds(least=1, most=65535))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInside:
+    """A process in one attempt; the first message says which (`StartProcess`)."""
+
+    task_id: Snowflake
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartProcess:
+    """A command for the shell, or a shell when there is none; on a terminal when `term` is given."""
+
+    command: str = declare("What the shell is told.", default="", bounds=Bounds(length=500_000))
+    user: str = declare("Who; empty: whom the workload runs as.", default="", bounds=LOGIN)
+    term: str = declare("Kind of the terminal.", default="", bounds=Bounds(length=100, pattern=f.NO_CONTROL))
+    rows: int = declare("Lines of the terminal.", default=0, bounds=SIZE)
+    columns: int = declare("Columns of the terminal.", default=0, bounds=SIZE)
+    env: dict[str, str] = declare("Variables.", default={}, bounds=Bounds(count=32, length=1000, keys=f.VARIABLE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesInside:
+    """The files of one attempt, spoken with in SFTP version 3."""
+
+    task_id: Snowflake
+    attempt: int
+    user: str = declare("Who; empty: whom the workload runs as.", default="", bounds=LOGIN)
 
 
 R, O, A = Role, Ownership, "/api/auth"
@@ -67,4 +116,15 @@ KEY_DELETE = Route(
     "auth.key.delete", "DELETE", A + "/keys/{key_id}", KeyId, Nothing, R.VIEWER, "Take a key away.", O.KEY
 )
 
+SSH_PORT = Route("ssh", "GET", "/api/ssh", Nothing, SshPort, R.VIEWER, "The SSH port and its host keys.")
+
 ROUTES = table_of(globals())
+
+SSH_TO = Channel("ssh.to", "/ws/ssh/{task_id}", SshTo, R.USER, "The SSH server of a workload.", O.TASK_CONTROL)
+CHANNELS = channels_of(globals())
+
+H = Ownership.HOST
+PORT_AT_RUNNER = Channel("ssh.port", "/ws/ssh/{task_id}/port", PortInside, R.NODE, "A connection from within.", H)
+PROCESS_AT_RUNNER = Channel("ssh.process", "/ws/ssh/{task_id}/process", ProcessInside, R.NODE, "A process inside.", H)
+FILES_AT_RUNNER = Channel("ssh.files", "/ws/ssh/{task_id}/files", FilesInside, R.NODE, "The files inside.", H)
+AT_RUNNER = (PORT_AT_RUNNER, PROCESS_AT_RUNNER, FILES_AT_RUNNER)

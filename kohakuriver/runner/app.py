@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from kohakuriver import __version__
-from kohakuriver.model import runner_api, stream_api
+from kohakuriver.model import runner_api, ssh_api, stream_api
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
 from kohakuriver.model.settings import RunnerSettings
@@ -20,7 +20,7 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
-from kohakuriver.runner.endpoints import files, forwards, health, streams, terminals, vps, workloads
+from kohakuriver.runner.endpoints import files, forwards, health, ssh, streams, terminals, vps, workloads
 from kohakuriver.runner.endpoints import images as image_answers
 from kohakuriver.runner.endpoints.access import guard, identifier, only_host
 from kohakuriver.runner.engine_slot import EngineSlot
@@ -66,10 +66,12 @@ ANSWERS: list[Bindable[Runner]] = [
     *image_answers.ANSWERS,
     *terminals.CHANNELS,
     *forwards.CHANNELS,
+    *ssh.ANSWERS,
 ]
+CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
 STATUS_SECONDS = 10.0
 SHARED_STORAGE_SECONDS = 15.0
-DISK_THREADS, READING_THREADS, IMAGE_THREADS = 4, 4, 2
+DISK_THREADS, READING_THREADS, IMAGE_THREADS, SFTP_THREADS = 4, 4, 2, 4
 SPAWN_LIMIT = 100_000
 
 
@@ -91,7 +93,8 @@ async def running_runner(
         bench = await _make_bench(settings, slot, clock, stack)
         runner = await _assemble(bench, belongs, senses, stack)
         verifier = Verifier(only_host(belongs.key), SteadyTime())
-        app = build_app((*runner_api.ROUTES, *stream_api.AT_RUNNER), ANSWERS, Edge(runner, identifier(verifier), guard))
+        table = (*runner_api.ROUTES, *CHANNELS)
+        app = build_app(table, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
         bind_ip = await asyncio.to_thread(bind_address_of, settings)
         tls = await asyncio.to_thread(belongs.identity.context) if belongs.identity else None
@@ -130,6 +133,8 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
     disk, reading = Disk("disk", DISK_THREADS), Disk("output-reader", READING_THREADS)
     stack.callback(disk.close)
     stack.callback(reading.close)
+    sftp = Disk("sftp", SFTP_THREADS)
+    stack.callback(sftp.close)
     stack.push_async_callback(slot.close)
     loops = Loops(clock, spawn_limit=SPAWN_LIMIT)
     stack.push_async_callback(loops.stop)
@@ -153,6 +158,7 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         marks=Marks(state_dir / "started", disk),
         outputs=Outputs([*([shared_dir / "logs"] if shared_dir else []), own_logs], reading),
         disk=disk,
+        sftp=sftp,
         mount_rules=await asyncio.to_thread(mounts.rules_of, settings),
         images=images,
         garbage=Garbage(settings, lambda: slot.engine.images, images.ledger, disk, clock, percent_used),

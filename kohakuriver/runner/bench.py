@@ -47,6 +47,7 @@ class Bench:
     marks: Marks
     outputs: Outputs
     disk: Disk
+    sftp: Disk
     mount_rules: MountRules
     images: Images
     garbage: Garbage

@@ -9,7 +9,7 @@ import ctypes
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from kohakuriver.model.errors import EngineFailed, NotFound
@@ -17,16 +17,19 @@ from kohakuriver.model.errors import EngineFailed, NotFound
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+Place = tuple[socket.AddressFamily, str]  # family and address
+LOOPBACK: tuple[Place, ...] = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
-async def connect(pid: int, port: int, kind: socket.SocketKind, limit_seconds: float) -> socket.socket:
-    """A non-blocking socket, connected to a port of the network that the process lives in, over its loopback.
+async def connect(
+    pid: int, port: int, kind: socket.SocketKind, limit_seconds: float, places: Sequence[Place] = LOOPBACK
+) -> socket.socket:
+    """A non-blocking socket, connected to a port from within the network of the process: the first place that answers.
 
     Raises NotFound when the process is gone or nothing listens there, EngineFailed when its network cannot be entered.
     """
     why = "nothing listens there"
-    for family, address in LOOPBACK:
+    for family, address in places:
         try:
             made = await asyncio.to_thread(_in_network_of, pid, lambda family=family: socket.socket(family, kind))
         except OSError:

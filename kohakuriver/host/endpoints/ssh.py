@@ -4,6 +4,7 @@ import sqlite3
 
 from kohakuriver.host.auth.accounts import Changed
 from kohakuriver.host.endpoints.auth import account_of, person_meant
+from kohakuriver.host.services.ssh.people import Visit
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import audit, ssh_keys
 from kohakuriver.host.store.audit import Deed
@@ -15,7 +16,10 @@ from kohakuriver.model.errors import Conflict
 from kohakuriver.model.public_key import read_public_key
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.units import rfc3339
-from kohakuriver.wire.serve import on
+from kohakuriver.wire.channels import on_channel
+from kohakuriver.wire.relay import relay
+from kohakuriver.wire.serve import Bindable, on
+from kohakuriver.wire.sockets import Socket
 
 MOST_KEYS = 50
 
@@ -73,4 +77,21 @@ async def delete_key(host: Host, caller: Caller, asked: api.KeyId) -> Nothing:
     return Nothing()
 
 
-ANSWERS = [on(api.KEY_LIST, list_keys), on(api.KEY_ADD, add_key), on(api.KEY_DELETE, delete_key)]
+async def ssh_port(host: Host, caller: Caller, asked: Nothing) -> api.SshPort:
+    return await host.ssh.shown()
+
+
+async def to_workload(host: Host, caller: Caller, asked: api.SshTo, socket: Socket) -> None:
+    proxy = await host.ssh.ready()
+    far = await proxy.reach(Visit(caller), str(asked.task_id))
+    await socket.open()
+    await relay(socket, far)
+
+
+ANSWERS: list[Bindable[Host]] = [
+    on(api.KEY_LIST, list_keys),
+    on(api.KEY_ADD, add_key),
+    on(api.KEY_DELETE, delete_key),
+    on(api.SSH_PORT, ssh_port),
+    on_channel(api.SSH_TO, to_workload),
+]

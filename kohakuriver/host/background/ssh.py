@@ -1,0 +1,80 @@
+"""Keeps the SSH port open, and has what stands behind it ready for those who come another way."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kohakuriver.host.auth.parts import Auth
+from kohakuriver.model.settings import HostSettings
+from kohakuriver.model.ssh_api import SshPort
+from kohakuriver.system.loops import Loops
+from kohakuriver.system.sqlite import Database
+
+if TYPE_CHECKING:
+    from kohakuriver.host.services.ssh.inside import Inside
+    from kohakuriver.host.services.ssh_proxy import SshProxy
+
+log = logging.getLogger(__name__)
+TRY_AGAIN_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class SshKeeper:
+    """`port` is where it listens, 0 while it does not."""
+
+    settings: HostSettings
+    auth: Auth
+    db: Database
+    loops: Loops
+    inside: "Inside"
+    port: int = 0
+    _proxy: "SshProxy | None" = None
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def ready(self) -> "SshProxy":
+        """What serves SSH, made when it is first asked for; raises NotAllowed, OSError when the host keys are no good."""
+        async with self._making:
+            if self._proxy is None:
+                self._proxy = await self._make()
+            return self._proxy
+
+    async def _make(self) -> "SshProxy":
+        await asyncio.to_thread(import_module, "kohakuriver.host.services.ssh_proxy")  # takes as long as many requests
+        from kohakuriver.host.services.ssh.host_keys import host_keys
+        from kohakuriver.host.services.ssh.limits import gate
+        from kohakuriver.host.services.ssh.people import People
+        from kohakuriver.host.services.ssh_proxy import SshProxy
+
+        return SshProxy(
+            settings=self.settings,
+            people=People(self.auth, self.db),
+            keys=await asyncio.to_thread(host_keys, Path(self.settings.state_dir).expanduser()),
+            inside=self.inside,
+            spawn=self.loops.spawn,
+            gate=gate(self.auth.accounts.clock.monotonic),
+        )
+
+    async def shown(self) -> SshPort:
+        """What people need to know to believe the port; raises as `ready` does."""
+        keys = (await self.ready()).keys
+        return SshPort(port=self.port, host_keys=keys.shown, authority=keys.of_workloads)
+
+    async def listen(self) -> None:
+        """Serve the port until this is cancelled; tried again later when somebody else has the port."""
+        while True:
+            try:
+                proxy = await self.ready()
+                async with await proxy.listen(self.settings.host_ssh_proxy_port) as acceptor:
+                    self.port = acceptor.get_port()
+                    log.info("ssh is ready port=%d", self.port)
+                    await asyncio.get_running_loop().create_future()
+            except OSError as refused:
+                log.warning("no SSH, for now: port %d: %s", self.settings.host_ssh_proxy_port, refused)
+            finally:
+                self.port = 0
+                if self._proxy is not None:
+                    self._proxy.hang_up()
+            await self.auth.accounts.clock.sleep(TRY_AGAIN_SECONDS)

@@ -1,0 +1,1 @@
+"""SSH into workloads: what the port of `ssh_proxy` is made of."""

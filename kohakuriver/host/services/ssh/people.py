@@ -1,0 +1,102 @@
+"""Who comes to the SSH port, and which workload he may reach there.
+
+A person is known by a key. The user name of the login says what he wants: his own name, to go on from here to his
+workloads (`ssh -J`); or `WORKLOAD` or `WORKLOAD+LOGIN`, to be in it at once. What is unknown, what is another's and
+what is not there are all the same, and take the same steps.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kohakuriver.host.auth.parts import Auth
+from kohakuriver.host.store import tasks
+from kohakuriver.host.store.tokens import TokenRow
+from kohakuriver.model.access import Caller, Role
+from kohakuriver.model.codec import MAX_SNOWFLAKE, Snowflake
+from kohakuriver.model.errors import NotFound
+from kohakuriver.system.sqlite import Database
+
+EVERYBODY = "local"  # as in the requests that come while accounts are off
+SUFFIX = ".kohakuriver"  # which the configuration of `kohakuriver ssh config` puts behind the names of workloads
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What somebody may reach, by its id, and by its name if it has one."""
+
+    task_id: Snowflake
+    name: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it may be called."""
+        plain = tuple(filter(None, (str(self.task_id), self.name)))
+        return (*plain, *(name + SUFFIX for name in plain))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A person, and if he named one the workload and whom he wants to be in it."""
+
+    caller: Caller
+    workload: Workload | None = None
+    login: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The accounts, and what is theirs."""
+
+    auth: Auth
+    db: Database
+
+    async def by_key(self, user: str, public_key: str) -> Visit | None:
+        """Who comes with this key (`ALGORITHM BASE64`) under that user name."""
+        return await self._visit(user, self.auth.accounts.holders(public_key))
+
+    async def by_token(self, user: str, token: str, address: str) -> Visit | None:
+        """Who comes with this API token under that user name; raises TooMany after too many wrong ones."""
+        taken = self.auth.attempts.begin(address)
+        login = self.auth.accounts.recognize(token, TokenRow, address)
+        visit = await self._visit(user, [login.caller] if login else [])
+        if visit is not None:
+            self.auth.attempts.went_well(taken, address)
+        return visit
+
+    async def anybody(self, user: str, address: str) -> Visit:
+        """Whoever comes while accounts are off: he may do everything; a user name that is no workload is a person's."""
+        caller = Caller(EVERYBODY, Role.ADMIN, address=address)
+        return await self._visit(user, [caller]) or Visit(caller)
+
+    async def find(self, caller: Caller, word: str) -> Workload:
+        """The workload of that id or name; raises NotFound when there is none that he may use."""
+        found = await self.db.read(lambda tx: _usable(tx, [caller], word))
+        if found is None:
+            raise NotFound(f"there is no workload {word[:70]}")
+        return found.workload
+
+    async def _visit(self, user: str, callers: Sequence[Caller]) -> Visit | None:
+        word, _, login = user.partition("+")
+        found = await self.db.read(lambda tx: _usable(tx, callers, word))
+        for caller in callers:
+            if caller.name == user:
+                return Visit(caller)
+        return Visit(found.caller, found.workload, login) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    caller: Caller
+    workload: Workload
+
+
+def _usable(tx: sqlite3.Connection, callers: Sequence[Caller], word: str) -> _Found | None:
+    """The first of these callers who may use the workload of that id or name."""
+    plain = word.removesuffix(SUFFIX)
+    task_id = Snowflake(int(plain)) if plain.isascii() and plain.isdigit() and int(plain) <= MAX_SNOWFLAKE else 0
+    owner = tasks.owner_of(tx, Snowflake(task_id))
+    for caller in callers:
+        if owner is not None and (caller.role >= Role.OPERATOR or (caller.name == owner and caller.role >= Role.USER)):
+            return _Found(caller, Workload(Snowflake(task_id)))
+    return None

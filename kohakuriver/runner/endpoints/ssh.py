@@ -1,0 +1,184 @@
+"""What SSH reaches in an attempt: connections from within, processes, files."""
+
+import asyncio
+import ipaddress
+import signal
+import socket as sockets
+from collections.abc import Sequence
+from contextlib import suppress
+
+from kohakuriver.model import codec
+from kohakuriver.model import ssh_api as api
+from kohakuriver.model.access import Caller
+from kohakuriver.model.errors import BadRequest, NotFound, RiverError
+from kohakuriver.model.process_frames import STDERR, STDIN, STDOUT, Exited, Resize, Signal, read_told, write_told
+from kohakuriver.model.ssh_api import StartProcess
+from kohakuriver.runner.sftp import Sftp, find_owner, find_user, home_of
+from kohakuriver.runner.state import Runner
+from kohakuriver.system import netns
+from kohakuriver.system.engine import WorkloadKey
+from kohakuriver.system.engine_exec import OUT, ExecSession, ExecSpec
+from kohakuriver.system.rooted import Root
+from kohakuriver.wire.channels import on_channel
+from kohakuriver.wire.sockets import Socket
+
+CONNECT_SECONDS = 10.0
+CHUNK_BYTES = 256 * 1024
+SHELL = "/bin/sh"
+AT_HOME = "cd 2>/dev/null; "
+LOGIN_SHELL = AT_HOME + 'for s in "$SHELL" bash ash sh; do command -v "$s" >/dev/null 2>&1 && exec "$s" -l; done'
+COMMAND = AT_HOME + f'exec {SHELL} -c "$0"'
+
+
+async def port(runner: Runner, caller: Caller, asked: api.PortInside, socket: Socket) -> None:
+    inside = await runner.bench.engine.inside(WorkloadKey(asked.task_id, asked.attempt))
+    places = await _places(asked.host, asked.port)
+    made = await netns.connect(inside.pid, asked.port, sockets.SOCK_STREAM, CONNECT_SECONDS, places)
+    reader, writer = await asyncio.open_connection(sock=made)
+    try:
+        await socket.open()
+        no_more = asyncio.Event()
+        await asyncio.gather(_hand_in(socket, writer, no_more), _hand_out(reader, socket, no_more))
+    finally:
+        writer.close()
+
+
+async def _places(host: str, number: int) -> Sequence[netns.Place]:
+    """Where a host is; names are looked up on the node, for there may be nobody inside who could. Raises NotFound."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        family = sockets.AF_INET if address.version == 4 else sockets.AF_INET6
+        return netns.LOOPBACK if address.is_loopback else ((family, host),)
+    if host == "localhost":
+        return netns.LOOPBACK
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, number, type=sockets.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise NotFound(f"there is no host {host[:70]}") from None
+    return [(family, str(address[0])) for family, _, _, _, address in found]
+
+
+async def _hand_in(socket: Socket, writer: asyncio.StreamWriter, no_more: asyncio.Event) -> None:
+    """Until the socket is gone; it says before that when nothing more comes from there."""
+    with suppress(OSError):
+        while (data := await socket.receive()) is not None:
+            if data:
+                writer.write(_bytes(data))
+                await writer.drain()
+            else:
+                writer.write_eof()
+                no_more.set()
+    no_more.set()
+    writer.close()
+
+
+async def _hand_out(reader: asyncio.StreamReader, socket: Socket, no_more: asyncio.Event) -> None:
+    """Until there is no more to hand out, nor in."""
+    with suppress(OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            await socket.send(data)
+    with suppress(OSError):
+        await socket.send(b"")
+    await no_more.wait()
+    await socket.close()
+
+
+def _bytes(message: bytes | str) -> bytes:
+    if isinstance(message, str):
+        raise BadRequest("only bytes go here")
+    return message
+
+
+async def process(runner: Runner, caller: Caller, asked: api.ProcessInside, socket: Socket) -> None:
+    await socket.open()
+    first = await socket.receive()
+    if first is None:
+        return
+    wanted = codec.decode(StartProcess, codec.loads(first.encode() if isinstance(first, str) else first))
+    spec = spec_of(wanted)
+    session = await runner.bench.engine.exec(WorkloadKey(asked.task_id, asked.attempt), spec)
+    try:
+        await asyncio.gather(_give(socket, session, spec.tty), _tell(session, socket))
+    finally:
+        await session.close()
+
+
+def spec_of(wanted: StartProcess) -> ExecSpec:
+    """The process as the engine takes it: a shell that begins at home, and becomes the command."""
+    return ExecSpec(
+        argv=(SHELL, "-c", COMMAND, wanted.command) if wanted.command else (SHELL, "-c", LOGIN_SHELL),
+        tty=bool(wanted.term),
+        env=wanted.env | ({"TERM": wanted.term} if wanted.term else {}),
+        user="0" if wanted.user == "root" else wanted.user,  # whatever the image knows of users
+        rows=wanted.rows or 24,
+        columns=wanted.columns or 80,
+    )
+
+
+async def _give(socket: Socket, session: ExecSession, tty: bool) -> None:
+    """Hand on what is said to the process; it ends when nobody speaks any more."""
+    try:
+        while (message := await socket.receive()) is not None:
+            if isinstance(message, str):
+                await _order(session, message)
+            elif message[:1] != STDIN:
+                raise BadRequest("not input of a process")
+            elif len(message) == 1:
+                if not tty:  # a terminal has no end
+                    await session.write_eof()
+            else:
+                await session.write(message[1:])
+    finally:
+        await session.close()
+
+
+async def _order(session: ExecSession, message: str) -> None:
+    told = read_told(message)
+    if isinstance(told, Resize):
+        await session.resize(told.rows, told.columns)
+    elif isinstance(told, Signal):
+        number = getattr(signal, f"SIG{told.name}", None)
+        if isinstance(number, signal.Signals):
+            await session.signal(number)
+
+
+async def _tell(session: ExecSession, socket: Socket) -> None:
+    """Tell what it writes, and how it ended."""
+    while (piece := await session.read()) is not None:
+        stream, data = piece
+        await socket.send((STDOUT if stream == OUT else STDERR) + data)
+    await socket.send(write_told(Exited(await session.wait() & 0xFF)))
+    await socket.close()
+
+
+async def files(runner: Runner, caller: Caller, asked: api.FilesInside, socket: Socket) -> None:
+    inside = await runner.bench.engine.inside(WorkloadKey(asked.task_id, asked.attempt))
+    disk = runner.bench.sftp
+    session = await disk.do(lambda: _sftp(inside.pid, asked.user))
+    try:
+        await socket.open()
+        while data := await socket.receive():
+            session.take(_bytes(data))
+            while answers := await disk.do(session.answer_some):
+                await socket.send(answers)
+    finally:
+        await disk.do(session.close)
+
+
+def _sftp(pid: int, user: str) -> Sftp:
+    """A session of somebody, at home; raises NotFound for whom the workload does not know."""
+    root = Root.of_process(pid)
+    try:
+        who = find_user(root, user) if user else find_owner(root)
+        root.owner = who.owner
+        return Sftp(root, home_of(root, who))
+    except RiverError:
+        root.close()
+        raise
+
+
+ANSWERS = [
+    on_channel(api.PORT_AT_RUNNER, port),
+    on_channel(api.PROCESS_AT_RUNNER, process),
+    on_channel(api.FILES_AT_RUNNER, files),
+]

@@ -1,0 +1,145 @@
+"""Stock OpenSSH into real containers that have nothing but busybox: a host, a runner, and keys of people."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kohakuriver.model.access import Role
+from kohakuriver.model.settings import RunnerSettings
+from kohakuriver.runner.app import running_runner
+from kohakuriver.system.clock import SystemClock
+from tests.cluster.in_process import MadeUpMachine
+from tests.cluster.rig import free_port
+from tests.docker_daemon import IMAGE, Daemon
+from tests.host.auth.house import Person, open_house, settings_in
+from tests.host.ssh.doors import SECONDS, Door, Here
+
+pytestmark = pytest.mark.docker
+RAW = bytes(range(256)) * 40
+
+
+@asynccontextmanager
+async def real_door(folder: Path, daemon: Daemon) -> AsyncIterator[Door]:
+    """A host whose SSH port is open, and a runner with a real engine."""
+    settings = settings_in(folder, host_port=free_port(), host_ssh_proxy_port=free_port())
+    at_runner = RunnerSettings(
+        host_address="127.0.0.1",
+        host_port=settings.host_port,
+        runner_hostname="alpha",
+        runner_bind_ip="127.0.0.1",
+        runner_address="127.0.0.1",
+        runner_port=free_port(),
+        state_dir=str(folder / "runner"),
+        cluster_secret_file=settings.cluster_secret_file,
+        docker_socket=daemon.socket,
+        initial_base_image=IMAGE,
+        task_shm_bytes=64_000_000,
+    )
+    async with open_house(settings) as house, running_runner(at_runner, None, SystemClock(), MadeUpMachine()):
+        async with asyncio.timeout(SECONDS):
+            while not house.host.ssh.port:
+                await asyncio.sleep(0.02)
+        yield Door(house, house.host.ssh, Here(), folder)
+
+
+def with_door(folder: Path, daemon: Daemon, work: Callable[[Door, Person, str], Awaitable[None]]) -> None:
+    """Run a test with somebody who has a key and a container that waits."""
+
+    async def run() -> None:
+        async with real_door(folder, daemon) as door:
+            bob = await door.house.person("bob", Role.USER)
+            await door.admit(bob)
+            said = await door.house.submit(bob, command="sleep", arguments=["600"])
+            task = said.body["task_ids"][0]
+            boss = await door.house.person("ann", Role.ADMIN)
+            await door.house.ask("POST", f"/api/tasks/{task}/approve", boss, {})
+            async with asyncio.timeout(SECONDS):
+                while (await door.house.get(f"/api/tasks/{task}", bob))["status"] != "running":
+                    await asyncio.sleep(0.05)
+            try:
+                await work(door, bob, task)
+            finally:
+                await door.house.ask("POST", f"/api/tasks/{task}/kill", bob, {})
+                async with asyncio.timeout(SECONDS):
+                    while daemon.containers("kohakuriver.cluster"):
+                        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+
+
+def test_commands_run_with_their_bytes_and_their_codes(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        for reach in (door.ssh, door.jump):
+            target = task if reach == door.ssh else f"root@{task}"
+            done = await reach("bob", target, "cat; echo err >&2; pwd; id -un; exit 7", stdin=RAW)
+            assert (done.code, done.out, done.err) == (7, RAW + b"/root\nroot\n", "err\n")
+            killed = await reach("bob", target, "kill -9 $$")
+            assert killed.code == 137
+        unknown = await door.ssh("bob", f"{task}+nobody-of-that-name", "true")
+        assert unknown.code != 0 and b"nobody-of-that-name" in unknown.out
+
+    with_door(tmp_path, docker_daemon, work)
+
+
+def test_a_terminal_has_the_size_that_it_is_given(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        done = await door.ssh("bob", task, "-tt", "tty; echo $TERM; stty size; exit 3")
+        assert done.code == 3 and b"/dev/pts/" in done.out
+        shell = await door.ssh("bob", task, "-tt", stdin=b"echo $((6 * 7)); exit 5\n")
+        assert shell.code == 5 and b"42" in shell.out
+
+    with_door(tmp_path, docker_daemon, work)
+
+
+def test_files_go_in_and_out_by_scp_and_sftp(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        (tmp_path / "up").write_bytes(RAW * 30)
+        port = str(door.keeper.port)
+        done = await door.run("scp", "bob", "-P", port, str(tmp_path / "up"), f"{task}@127.0.0.1:there")
+        assert done.code == 0, done
+        assert (await door.ssh("bob", task, "wc -c < /root/there")).out == b"307200\n"
+        done = await door.run("scp", "bob", "-P", port, f"{task}@127.0.0.1:~/there", str(tmp_path / "down"))
+        assert done.code == 0 and (tmp_path / "down").read_bytes() == RAW * 30
+        batch = b"mkdir d\nrename there d/it\nls -l d\nrm d/it\nrmdir d\n"
+        done = await door.run("sftp", "bob", "-P", port, "-b", "-", f"{task}@127.0.0.1", stdin=batch)
+        assert done.code == 0 and b"it" in done.out
+
+    with_door(tmp_path, docker_daemon, work)
+
+
+def test_ports_inside_are_reached_and_nothing_of_the_node(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        await door.ssh("bob", task, "(while true; do echo hello | nc -l -p 7777; done) >/dev/null 2>&1 </dev/null &")
+        async with asyncio.timeout(SECONDS):
+            while (got := (await door.ssh("bob", task, "-W", "127.0.0.1:7777")).out) != b"hello\n":
+                await asyncio.sleep(0.1)
+        assert got == b"hello\n"
+        api = await door.ssh("bob", task, "-W", f"127.0.0.1:{door.house.host.settings.host_port}")
+        assert api.code == 255, "the node's own loopback is not the workload's"
+
+    with_door(tmp_path, docker_daemon, work)
+
+
+def test_nothing_is_left_of_sessions_that_were_cut(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            process = await asyncio.create_subprocess_exec(
+                "ssh", *door.options("bob"), "-p", str(door.keeper.port), f"{task}@127.0.0.1", "sleep 4321"
+            )
+            async with asyncio.timeout(SECONDS):
+                while b"4321" not in (await door.ssh("bob", task, "ps")).out:
+                    await asyncio.sleep(0.05)
+            process.kill()
+            await process.wait()
+        async with asyncio.timeout(SECONDS):
+            while b"sleep 4321" in (await door.ssh("bob", task, "ps | grep -v grep")).out:
+                await asyncio.sleep(0.05)
+            while len(os.listdir("/proc/self/fd")) > before + 3:
+                await asyncio.sleep(0.05)
+
+    with_door(tmp_path, docker_daemon, work)
