@@ -120,7 +120,7 @@ SSH_PORT = Route("ssh", "GET", "/api/ssh", Nothing, SshPort, R.VIEWER, "The SSH 
 
 ROUTES = table_of(globals())
 
-SSH_TO = Channel("ssh.to", "/ws/ssh/{task_id}", SshTo, R.USER, "The SSH server of a workload.", O.TASK_CONTROL)
+SSH_TO = Channel("ssh.to", "/ws/ssh/{task_id}", SshTo, R.USER, "The SSH server of a workload.", O.WORKLOAD_USE)
 CHANNELS = channels_of(globals())
 
 H = Ownership.HOST

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from kohakuriver.model import files as f
-from kohakuriver.model import runner_api, stream_api
+from kohakuriver.model import runner_api
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotLoggedIn, RiverError
@@ -27,22 +27,23 @@ from kohakuriver.model.runner_api import (
     WhichSync,
 )
 from kohakuriver.model.vps import SnapshotId, TakeSnapshot
-from kohakuriver.runner.app import ANSWERS
+from kohakuriver.runner.app import ANSWERS, CHANNELS
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
 from tests.runner.stage import NODE, Stage, play, request
 
 
 def test_every_entry_is_for_the_host_alone() -> None:
-    table: tuple[Entry, ...] = (*runner_api.ROUTES, *stream_api.AT_RUNNER)
+    table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
     assert {answer.route.name for answer in ANSWERS} == {entry.name for entry in table}
     assert all((entry.needs, entry.owns) == (Role.NODE, Ownership.HOST) for entry in table)
 
 
-@pytest.mark.parametrize("channel", stream_api.AT_RUNNER, ids=lambda channel: str(channel.name))
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: str(channel.name))
 def test_nobody_else_gets_a_socket(tmp_path: Path, channel: Channel[Any]) -> None:
     more: dict[str, dict[str, Any]] = {"terminal": {"user": "ada"}, "forward": {"port": 80}}
-    members = {"task_id": Snowflake(1), "attempt": 1, **more[channel.name]}
+    more["ssh.port"] = {"host": "localhost", "port": 22}
+    members = {"task_id": Snowflake(1), "attempt": 1, **more.get(channel.name, {})}
 
     async def script(stage: Stage) -> None:
         async with aiohttp.ClientSession() as http:

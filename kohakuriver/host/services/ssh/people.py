@@ -7,14 +7,16 @@ what is not there are all the same, and take the same steps.
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kohakuriver.host.auth.parts import Auth
-from kohakuriver.host.store import tasks
+from kohakuriver.host.store import tasks, vps
 from kohakuriver.host.store.tokens import TokenRow
+from kohakuriver.host.store.workload_use import may_use
 from kohakuriver.model.access import Caller, Role
 from kohakuriver.model.codec import MAX_SNOWFLAKE, Snowflake
-from kohakuriver.model.errors import NotFound
+from kohakuriver.model.errors import NotFound, RiverError
 from kohakuriver.system.sqlite import Database
 
 EVERYBODY = "local"  # as in the requests that come while accounts are off
@@ -93,10 +95,18 @@ class _Found:
 
 def _usable(tx: sqlite3.Connection, callers: Sequence[Caller], word: str) -> _Found | None:
     """The first of these callers who may use the workload of that id or name."""
-    plain = word.removesuffix(SUFFIX)
-    task_id = Snowflake(int(plain)) if plain.isascii() and plain.isdigit() and int(plain) <= MAX_SNOWFLAKE else 0
-    owner = tasks.owner_of(tx, Snowflake(task_id))
     for caller in callers:
-        if owner is not None and (caller.role >= Role.OPERATOR or (caller.name == owner and caller.role >= Role.USER)):
-            return _Found(caller, Workload(Snowflake(task_id)))
+        with suppress(RiverError):  # nothing of that name, or several
+            workload = _named(tx, caller, word.removesuffix(SUFFIX))
+            if caller.role >= Role.USER and may_use(tx, workload.task_id, caller):
+                return _Found(caller, workload)
     return None
+
+
+def _named(tx: sqlite3.Connection, caller: Caller, word: str) -> Workload:
+    """What is called so, for this caller; raises NotFound, Conflict."""
+    if word.isascii() and word.isdecimal():
+        task = tasks.get(tx, Snowflake(min(int(word), MAX_SNOWFLAKE)))
+        return Workload(task.task_id, task.name or "")
+    task_id = vps.id_of(tx, caller, word)
+    return Workload(task_id, word.rpartition("/")[2])
