@@ -15,6 +15,7 @@ from kohakuriver import __version__
 from kohakuriver.model import runner_api, ssh_api, stream_api
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
+from kohakuriver.model.route import Entry
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner import mounts
 from kohakuriver.runner.bench import Bench
@@ -93,7 +94,7 @@ async def running_runner(
         bench = await _make_bench(settings, slot, clock, stack)
         runner = await _assemble(bench, belongs, senses, stack)
         verifier = Verifier(only_host(belongs.key), SteadyTime())
-        table = (*runner_api.ROUTES, *CHANNELS)
+        table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
         app = build_app(table, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
         bind_ip = await asyncio.to_thread(bind_address_of, settings)
