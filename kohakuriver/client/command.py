@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TextIO, TypeVar
 
 from kohakuriver.client import flags
+from kohakuriver.client.names import with_id
 from kohakuriver.client.output import Screen, json_text, safe
 from kohakuriver.client.pace import Clock
 from kohakuriver.model import codec
@@ -81,8 +82,8 @@ class Order(NamedTuple):
         return flags.given(self.command.form, self.parsed)
 
     def request(self, values: Mapping[str, Any]) -> Any:
-        """The typed request; raises BadRequest naming the option."""
-        return codec.decode(self.command.route.takes, dict(values))
+        """The typed request, with the id of whatever was named; raises BadRequest naming the option."""
+        return codec.decode(self.command.route.takes, with_id(self.session, dict(values)))
 
     def answer(self, plain: Any, show: Callable[[], None]) -> None:
         """Print the answer raw with --json, else as it is shown."""
@@ -127,7 +128,7 @@ class Command(NamedTuple, Generic[Q, R]):
     def run(self, order: Order) -> int:
         """The exit code; raises RiverError, whose message names options as a person types them."""
         try:
-            return self.act(order) if self.act else _each(order)
+            return self.act(order) if self.act else each(order)
         except BadRequest as bad:
             raise renamed(bad, self.form) from None
 
@@ -137,14 +138,17 @@ def renamed(bad: BadRequest, form: flags.Form) -> BadRequest:
     return BadRequest(flags.renamed(form, str(bad)), bad.details)
 
 
-def _each(order: Order) -> int:
-    """Send the request, once for each positional word; a refusal of one does not stop the others."""
+def each(order: Order, then: Callable[[Any], tuple[Any, int]] = lambda plain: (plain, 0)) -> int:
+    """Send the request, once for each positional word; a refusal of one does not stop the others.
+
+    `then` makes of an answer what is shown, and an exit code.
+    """
     command, values = order.command, order.values()
     requests = [order.request(one) for one in _one_by_one(values, command)]
     answers, code = [], 0
     for request in requests:
         try:
-            plain = order.session.ask(command.route, request)
+            plain, ended = then(order.session.ask(command.route, request))
         except RiverError as error:
             if len(requests) == 1:
                 raise
@@ -152,6 +156,7 @@ def _each(order: Order) -> int:
             code = code or error.exit_code
             continue
         answers.append(plain)
+        code = code or ended
         if command.show and not order.as_json:
             order.screen.lines(command.show(order, order.session.understand(command.route, plain)))
     if order.as_json:

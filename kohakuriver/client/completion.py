@@ -50,6 +50,8 @@ def candidates(words: Sequence[str], settings: ClientSettings) -> list[str]:
         if words[:1] == ["task"]:
             tasks = session.call(api.TASK_LIST, api.ListTasks(limit=NEWEST))
             return [str(task.task_id) for task in tasks]
+        if words[:1] in (["vps"], ["workload"]):
+            return _vps_names(session) + (candidates(["task"], settings) if words == ["workload"] else [])
         if words[:1] == ["node"]:
             names = [node.hostname for node in session.call(api.NODE_LIST, Nothing())]
             return [name for name in names if re.fullmatch(HOSTNAME, name)]  # the shell expands what it is offered
@@ -61,6 +63,13 @@ def candidates(words: Sequence[str], settings: ClientSettings) -> list[str]:
     finally:
         session.close()
     return []
+
+
+def _vps_names(session: Session) -> list[str]:
+    from kohakuriver.model.vps_api import VPS_MY, ListMyVps
+
+    found = session.call(VPS_MY, ListMyVps(limit=NEWEST))
+    return [vps.name or str(vps.task_id) for vps in found]
 
 
 def completion_script(shell: str, parser: argparse.ArgumentParser | None = None) -> str:

@@ -87,18 +87,18 @@ def task_detail(screen: Screen, task: Task, now: float) -> Iterator[str]:
             ("why", reasons(task)),
             ("error", task.error_message or ""),
             ("command", command_text(task.command, task.arguments)),
-            ("in", _place(task)),
-            ("node", _node(task)),
-            ("asks for", _wants(task)),
+            ("in", place_text(task)),
+            ("node", node_text(task)),
+            ("asks for", wants(task)),
             ("limits", _limits(task)),
             ("variables", [f"{name}={value}" for name, value in task.env_vars.items()]),
             ("mounts", task.additional_mounts),
             ("attempts", f"{task.tries} of {task.max_attempts}" if task.max_attempts > 1 else ""),
             ("owner", task.owner),
             ("approval", _approval(task)),
-            ("submitted", _moment(task.submitted_at, now)),
-            ("started", _moment(task.started_at, now)),
-            ("ended", _moment(task.completed_at, now)),
+            ("submitted", moment(task.submitted_at, now)),
+            ("started", moment(task.started_at, now)),
+            ("ended", moment(task.completed_at, now)),
             ("output", f"{show_bytes(task.stdout_bytes)} on stdout, {show_bytes(task.stderr_bytes)} on stderr"),
         ],
     )
@@ -119,14 +119,16 @@ def _took(task: Task, now: float) -> str:
     return lasted(task.started_at, task.completed_at, now)
 
 
-def _place(task: Task) -> str:
+def place_text(task: Task) -> str:
+    """What it runs in."""
     where = task.container_name or task.registry_image or ""
     parts = [f"image {where}" if task.registry_image else f"environment {where}" if where else ""]
     parts += [f"directory {task.working_dir}" if task.working_dir else "", "privileged" if task.privileged else ""]
     return ", ".join(filter(None, parts))
 
 
-def _node(task: Task) -> str:
+def node_text(task: Task) -> str:
+    """Where it is, and what it was given there."""
     parts = [f"{task.assigned_node or '-'}"]
     parts += [f"NUMA node {task.assigned_numa}"] if task.assigned_numa is not None else []
     parts += [f"GPUs {','.join(map(str, task.assigned_gpus))}"] if task.assigned_gpus else []
@@ -134,7 +136,8 @@ def _node(task: Task) -> str:
     return ", ".join(parts) if len(parts) > 1 or task.assigned_node else ""
 
 
-def _wants(task: Task) -> str:
+def wants(task: Task) -> str:
+    """What it asks of its node."""
     wanted = task.required_gpus
     gpus = f"GPUs {asked_gpus(task)}" if isinstance(wanted, list) else counted(wanted, "GPU") if wanted else ""
     memory = f"{show_bytes(task.required_memory_bytes)} of memory" if task.required_memory_bytes else ""
@@ -155,7 +158,8 @@ def _approval(task: Task) -> str:
     return ", ".join(filter(None, [" ".join(filter(None, parts)), task.rejection_reason or ""]))
 
 
-def _moment(at: str | None, now: float) -> str:
+def moment(at: str | None, now: float) -> str:
+    """A time, and how long ago that was; empty when there is none."""
     return f"{at} ({ago(at, now)} ago)" if at else ""
 
 

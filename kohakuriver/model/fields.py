@@ -10,6 +10,7 @@ NO_CONTROL = r"[^\x00-\x1f\x7f]*"
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_.-]*"
 HOSTNAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?"
 ENVIRONMENT = r"[a-z0-9][a-z0-9_.-]{0,62}"
+VPS_NAME = r"[a-z][a-z0-9_.-]{0,62}"  # never an id, and nothing that means something in `NAME@host` or `OWNER/NAME`
 MAX_INTEGER = 2**53 - 1  # what JSON readers everywhere keep exactly
 
 

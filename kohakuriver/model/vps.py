@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kohakuriver.model.codec import Snowflake
-from kohakuriver.model.fields import MAX_INTEGER, NO_CONTROL, Bounds, declare
+from kohakuriver.model.fields import MAX_INTEGER, NO_CONTROL, VPS_NAME, Bounds, declare
 from kohakuriver.model.lifecycle import FINAL, Status
 from kohakuriver.model.public_key import MOST_CHARACTERS, check_public_key
 from kohakuriver.model.task import TARGET, Task, WorkloadSpec
 
 VPS_TYPE = "vps"
-VPS_NAME = r"[a-z][a-z0-9_.-]{0,62}"  # never an id, and nothing that means something in `NAME@host` or `OWNER/NAME`
 MOST_SECONDS = 10 * 365 * 86400
 GONE = FINAL - {Status.STOPPED}  # nothing is left of a VPS in one of these
 

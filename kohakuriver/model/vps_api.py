@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kohakuriver.model.access import USER_NAME, Ownership, Role
 from kohakuriver.model.codec import Snowflake
-from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.fields import VPS_NAME, Bounds, declare
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.report import NAME
 from kohakuriver.model.route import Route, table_of
@@ -12,7 +12,6 @@ from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.vps import (
     MOST_SECONDS,
     TIMESTAMP,
-    VPS_NAME,
     Snapshot,
     SnapshotId,
     SubmitVps,

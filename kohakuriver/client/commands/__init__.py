@@ -20,6 +20,7 @@ class Noun(NamedTuple):
 NOUNS = (
     Noun("task", "run commands in the cluster, see how they do, read their output"),
     Noun("fs", "files inside what runs or has stopped: look, copy both ways, change"),
+    Noun("vps", "workspaces that stay: make, stop, restart, save and share them"),
     Noun("node", "the machines: what they have, how they feel, which may get tasks"),
     Noun("docker", "environments to run in, the tarballs that carry them, the images of nodes"),
     Noun("auth", "who you are here: log in and out, tokens, invitations, accounts, groups"),

@@ -7,13 +7,13 @@ from typing import Any
 from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.flags import Spelling, at_most
 from kohakuriver.client.output import Screen
+from kohakuriver.client.paging import ALL, list_pages
 from kohakuriver.client.task_view import history_lines, status_word, task_detail, task_lines, task_table
 from kohakuriver.client.waiting import first_failure, has_ended, wait_for
 from kohakuriver.client.watching import INTERVAL, Picture, watch
 from kohakuriver.model import host_api as api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest
-from kohakuriver.model.fields import bounds_of
 from kohakuriver.model.task import HistoryEntry, Task, TaskSpec
 
 KEY_BYTES = 16
@@ -26,8 +26,6 @@ OWNED = {
     "before": Spelling(about="Only tasks older than this one.", metavar="TASK", complete="task"),
     "limit": Spelling(flag="l"),
 }
-ALL = Flag(("--all",), "Page through every task; --limit has no effect then.")
-PAGE = 1000
 
 
 def submit(order: Order) -> int:
@@ -78,38 +76,7 @@ def retries(text: str) -> int:
 
 def list_tasks(order: Order) -> int:
     """Print one page, or with --all every page."""
-    values = order.values()
-    everything = order.has("all")
-    if everything:
-        values["limit"] = int(bounds_of(_member(order, "limit")).most or PAGE)
-    request = order.request(values)
-    table = task_table(order.screen, order.clock.now())
-    found: list[Any] = []
-    for plain in pages(order, request) if everything else [order.session.ask(order.command.route, request)]:
-        if order.as_json:
-            found += plain
-        else:
-            order.screen.lines(table.lines(order.session.understand(order.command.route, plain)))
-            found = plain[-1:] if len(plain) == request.limit else []
-    if order.as_json:
-        order.screen.json(found)
-    elif found and not everything:
-        order.notes.hint(f"older ones: --before {found[-1]['task_id']}, or --all")
-    return 0
-
-
-def _member(order: Order, name: str) -> "dataclasses.Field[Any]":
-    return next(m for m in order.command.form.fields() if m.name == name)
-
-
-def pages(order: Order, request: Any) -> Iterator[list[Any]]:
-    """Page after page, newest first, until one is not full."""
-    while True:
-        plain = order.session.ask(order.command.route, request)
-        yield plain
-        if len(plain) < request.limit:
-            return
-        request = dataclasses.replace(request, before=int(plain[-1]["task_id"]))
+    return list_pages(order, task_table(order.screen, order.clock.now()))
 
 
 def wait(order: Order) -> int:
