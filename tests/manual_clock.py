@@ -34,6 +34,10 @@ class ManualClock:
         """Set the wall clock forward or back, as an administrator or NTP would; sleepers do not notice."""
         self._wall_offset += seconds
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass and nobody notice, as when the program was stopped: who should have woken does so late."""
+        self._monotonic += seconds
+
     def sleeping(self) -> int:
         """How many sleepers there are."""
         return sum(not woken.done() for _, _, woken in self._sleepers)
@@ -49,7 +53,7 @@ class ManualClock:
             due, _, woken = heapq.heappop(self._sleepers)
             if woken.done():  # its sleeper was cancelled
                 continue
-            self._monotonic = due
+            self._monotonic = max(self._monotonic, due)
             woken.set_result(None)
             await self.settle()
         self._monotonic = end

@@ -109,6 +109,22 @@ def test_a_restarted_host_loses_nothing_and_sends_nothing_twice(tmp_path: Path) 
     asyncio.run(body())
 
 
+def test_a_host_that_stood_still_gives_nodes_their_full_time(tmp_path: Path) -> None:
+    async def script(house: House) -> None:
+        assert isinstance(house.clock, ManualClock)
+        runner = await house.runner()
+        task_id = await running_task(house)
+        house.clock.stand_still(3600)
+        await house.passes(25)
+        assert (await house.get("/api/nodes/n1"))["status"] == "online"
+        await runner.heartbeat()
+        assert (await house.task(task_id))["status"] == "running"
+        await house.passes(45)
+        await house.node_becomes("n1", "offline")
+
+    play(tmp_path, script)
+
+
 def test_a_restarted_host_sends_again_what_it_may_not_have_sent(tmp_path: Path) -> None:
     async def body() -> None:
         clock = ManualClock()

@@ -13,20 +13,29 @@ from kohakuriver.system.loops import Wake
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HealthCheck:
-    """The loop's step; ages are measured on the monotonic clock, so a stepped clock loses no node."""
+    """The loop's step; ages are measured on the monotonic clock, so a stepped clock loses no node.
+
+    A host that was itself stopped for so long (by a signal, with its machine) has heard nobody meanwhile, and lets
+    every node have its full time from now.
+    """
 
     settings: HostSettings
     registry: NodeRegistry
     scheduler: TaskScheduler
     clock: Clock
     dispatch_wake: Wake
+    checked_at: float | None = None
 
     async def step(self) -> None:
         """Mark every silent node and give up on its tasks, until that is done for each."""
         silence = self.settings.heartbeat_timeout_factor * self.settings.heartbeat_interval_seconds
         now = self.clock.monotonic()
+        if self.checked_at is not None and now - self.checked_at > silence:
+            log.warning("the host itself stood still seconds=%.1f", now - self.checked_at)
+            self.registry.listen_anew(now)
+        self.checked_at = now
         self.scheduler.outbox.prune(now)
         for hostname, node in list(self.registry.nodes.items()):
             if now - node.seen <= silence:

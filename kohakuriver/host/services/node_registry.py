@@ -87,6 +87,12 @@ class NodeRegistry:
         except KeyError:
             raise NotFound(f"there is no node {hostname}") from None
 
+    def listen_anew(self, now_monotonic: float) -> None:
+        """Hold no silence so far against a node that was heard before."""
+        for node in self.nodes.values():
+            if node.online:
+                node.seen = now_monotonic
+
     def resources(self, live: Iterable[Live]) -> dict[str, NodeResources]:
         """Every node with what is free on it, as placement needs it."""
         return resources_of(self.nodes.values(), (row for row in live if row.holds))
