@@ -15,6 +15,7 @@ PROGRAMS = {
     "docs": "docs",
     "install": "install",
     "uninstall": "install",
+    "cleanup": "cleanup",
     "version": "version",
     "--version": "version",
 }

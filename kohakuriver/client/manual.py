@@ -25,6 +25,7 @@ PROGRAMS = (
     Program("runner", "run the agent of this machine; or join a host first", "[join HOST TOKEN]", ("join",)),
     Program("install", "make the host or the runner a service of this machine", "host|runner", ("host", "runner")),
     Program("uninstall", "take that away again", "host|runner", ("host", "runner")),
+    Program("cleanup", "take the overlay network out of this machine"),
     Program(
         "config",
         "what is set and by whom, an example file, shell completion",
@@ -34,7 +35,7 @@ PROGRAMS = (
     Program("docs", "the pages of the manual, readable offline", "[NAME]"),
     Program("version", "which release this is"),
 )
-TRY, RUN, ABOUT = PROGRAMS[:2], PROGRAMS[2:7], PROGRAMS[7:]
+TRY, RUN, ABOUT = PROGRAMS[:2], PROGRAMS[2:8], PROGRAMS[8:]
 
 EXIT_CODES = {
     0: "done",

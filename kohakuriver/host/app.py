@@ -25,7 +25,9 @@ from kohakuriver.host.auth.uses import Uses
 from kohakuriver.host.background.accounts import AccountsKeeper
 from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
+from kohakuriver.host.background.gangs import GangKeeper
 from kohakuriver.host.background.health import HealthCheck
+from kohakuriver.host.background.reservations import ReservationExpiry
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.console import identity_of, url_on_this_machine
@@ -40,6 +42,7 @@ from kohakuriver.host.endpoints import (
     joining,
     node_images,
     nodes,
+    overlay,
     sockets,
     ssh,
     streams,
@@ -51,7 +54,9 @@ from kohakuriver.host.endpoints import (
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.image_work import ImageWork
+from kohakuriver.host.services.ip_reservation import IPReservationManager, token_key
 from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.host.services.ssh.runner_inside import RunnerInside
 from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
@@ -69,6 +74,7 @@ from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_environments import EnvironmentContainers
 from kohakuriver.system.docker_images import Images
 from kohakuriver.system.loops import Loops, Wake
+from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.sqlite import Database
@@ -91,6 +97,7 @@ ANSWERS: list[Bindable[Host]] = [
     *audit.ANSWERS,
     *joining.ANSWERS,
     *sockets.CHANNELS,
+    *overlay.ANSWERS,
     *ssh.ANSWERS,
     *docker.ANSWERS,
     *node_images.ANSWERS,
@@ -101,6 +108,8 @@ ANSWERS: list[Bindable[Host]] = [
 DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0
 ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS, APPROVALS_INTERVAL_SECONDS = 30.0, 1.0, 60.0
+OVERLAY_INTERVAL_SECONDS, RESERVATIONS_INTERVAL_SECONDS = 60.0, 5.0
+GANGS_INTERVAL_SECONDS = 1.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -132,6 +141,7 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
             await host.loops.stop()
             await host.environments.work.close()
             await asyncio.to_thread(host.auth.passwords.close)
+            await asyncio.to_thread(host.overlay.close)
 
 
 async def serve(settings: HostSettings) -> None:
@@ -175,6 +185,9 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
     ids = Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id)
     environments = Environments(_make_image_work(settings, clock, keys), ids)
     auth = await _make_auth(settings, clock, db)
+    network = OverlayNetworkManager(settings, db, registry, clock)
+    await network.load()
+    reservations = IPReservationManager(network, token_key(keys.master), random.SystemRandom().getrandbits)
     scheduler = TaskScheduler(
         db=db,
         registry=registry,
@@ -194,10 +207,12 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         loops=loops,
         registry=registry,
         scheduler=scheduler,
-        dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake()),
+        dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake(), reservations),
         auth=auth,
         keys=keys,
         ssh=SshKeeper(settings, auth, db, loops, RunnerInside(db, registry, peers)),
+        overlay=network,
+        reservations=reservations,
         identity=await asyncio.to_thread(identity_of, settings),
         environments=environments,
     )
@@ -244,6 +259,13 @@ def _start_loops(host: Host) -> None:
     host.loops.start("dispatch", host.dispatch.step, DISPATCH_INTERVAL_SECONDS, host.dispatch.wake)
     host.loops.start("health", check.step, host.settings.cleanup_check_interval_seconds)
     host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
+    if host.overlay.enabled:
+        gangs = GangKeeper(host.db, host.clock, host.dispatch.wake)
+        host.loops.start("gangs", gangs.step, GANGS_INTERVAL_SECONDS)
+        host.loops.start("overlay", host.overlay.step, OVERLAY_INTERVAL_SECONDS, host.overlay.wake)
+        host.loops.run("network changes", lambda: ring_on_changes(host.overlay.wake, host.clock))
+        reservations = ReservationExpiry(host.db, host.clock)
+        host.loops.start("reservations", reservations.step, RESERVATIONS_INTERVAL_SECONDS)
     host.loops.start("approvals", expiry.step, APPROVALS_INTERVAL_SECONDS)
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.run("image work", host.environments.work.keep_working)

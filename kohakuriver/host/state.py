@@ -7,7 +7,9 @@ from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.environments import Environments
+from kohakuriver.host.services.ip_reservation import IPReservationManager
 from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.host.services.task_scheduler import TaskScheduler
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.snowflake import Snowflakes
@@ -34,5 +36,7 @@ class Host:
     keys: RunnerKeys
     environments: Environments
     ssh: SshKeeper
+    overlay: OverlayNetworkManager
+    reservations: IPReservationManager
     identity: Identity | None = None
     url: str = ""

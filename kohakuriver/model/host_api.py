@@ -206,9 +206,9 @@ CHANNELS: tuple[Channel[Any], ...]  # of it, the sockets
 
 @cache
 def _whole_table() -> tuple[Route[Any, Any], ...]:
-    from kohakuriver.model import auth_api, docker_api, files_api, join_api, ssh_api, vps_api
+    from kohakuriver.model import auth_api, docker_api, files_api, join_api, overlay_api, ssh_api, vps_api
 
-    others = (auth_api, join_api, ssh_api, docker_api, files_api, vps_api)
+    others = (auth_api, join_api, ssh_api, docker_api, files_api, vps_api, overlay_api)
     return (*table_of(globals()), *(route for each in others for route in each.ROUTES))
 
 

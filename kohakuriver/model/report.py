@@ -8,6 +8,7 @@ from kohakuriver.model import fields as f
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.node import Machine, Metrics, Sample
+from kohakuriver.model.overlay_part import OverlayNews, OverlayPart, OverlayWish
 
 NAME = Bounds(length=64, shortest=1, pattern=f.HOSTNAME)
 NOTE = Bounds(length=4096)
@@ -86,6 +87,7 @@ class Register:
     machine: Machine
     clock: float = declare("The runner's clock.", bounds=f.MOMENT)
     report: Report
+    overlay: OverlayWish | None = declare("That it would join the overlay.", default=None)
     warnings: list[str] = declare("What an admin should know.", default=[], bounds=Bounds(length=1000, count=50))
 
 
@@ -98,6 +100,7 @@ class Heartbeat:
     metrics: Metrics = field(default_factory=Metrics)
     samples: list[Sample] = declare("The seconds since the last heartbeat.", default=[], bounds=Bounds(count=120))
     report: Report
+    overlay: OverlayNews | None = declare("How its part of the overlay is.", default=None)
     warnings: list[str] = declare("What an admin should know.", default=[], bounds=Bounds(length=1000, count=50))
 
 
@@ -119,10 +122,14 @@ class AttemptRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """What the host made of a report: these ends are stored (forget them), these attempts must go away (fenced)."""
+    """What the host made of a report: these ends are stored (forget them), these attempts must go away (fenced).
+
+    `overlay` stands when the runner's part of it is another than the runner said it has.
+    """
 
     ended: list[AttemptRef] = field(default_factory=list)
     fenced: list[AttemptRef] = field(default_factory=list)
+    overlay: OverlayPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,3 +140,4 @@ class Registered:
     version: str
     heartbeat_interval_seconds: float
     acknowledged: Acknowledged
+    overlay: OverlayPart | None = None

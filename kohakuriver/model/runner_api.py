@@ -10,6 +10,7 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.files_api import RUNNER_ROUTES
 from kohakuriver.model.image import STEM, NodeImage, SyncState, Tarball
+from kohakuriver.model.overlay_part import IPV4
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import MEGABYTE, ByteStream, Route, table_of
 from kohakuriver.model.task import MAX_COMMAND_CHARACTERS, TaskSpec
@@ -46,6 +47,9 @@ class Execute:
     tarball: Tarball | None = None
     registry_login: str = ""
     vps: VpsOrder | None = None
+    reserved_ip: str | None = declare("Its address in the overlay.", default=None, bounds=IPV4)
+    rank: int = declare("Which one it is of a task over several nodes.", default=0, bounds=Bounds(least=0))
+    ranks: list[str] = declare("The addresses of all of them, by rank; empty for a task on one node.", default=[])
 
 
 def without_password(order: Execute) -> Execute:

@@ -34,6 +34,13 @@ def check_size(text: str) -> None:
         parse_bytes(text)
 
 
+def check_overlay(text: str) -> None:
+    """Raise ValueError for what is no OVERLAY_SUBNET."""
+    from kohakuriver.model.overlay import check_ranges  # only a host reads it
+
+    check_ranges(text)
+
+
 def check_secret(text: str) -> None:
     """Raise ValueError for a secret that could be guessed; empty is none."""
     if text and len(text) < SHORTEST_SECRET:
@@ -125,6 +132,26 @@ class HostSettings:
     )
     tarballs_kept: int = setting(2, "Tarballs kept of each environment.", bounds=Bounds(least=1, most=1000))
     image_limit_bytes: int = setting(IMAGE_LIMIT_BYTES, "What an imported image may unpack to.", bounds=IMAGE_LIMITS)
+    overlay_enabled: bool = setting(False, "Whether containers on different nodes reach each other by address.")
+    overlay_subnet: str = setting(
+        "10.128.0.0/12/6/14",
+        "The overlay's addresses: base, then bits of its network, for nodes, and for the containers of one node.",
+        bounds=Bounds(length=64, check=check_overlay),
+    )
+    overlay_topology: str = setting(
+        "hub",
+        "Hub: traffic between nodes goes through the host; mesh: directly, and through the host where that fails.",
+        bounds=Bounds(pattern="hub|mesh"),
+    )
+    overlay_vxlan_id: int = setting(
+        100, "First VXLAN id; runner N has this plus N.", bounds=Bounds(least=1, most=2**24 - 2**17)
+    )
+    overlay_vxlan_port: int = setting(4789, "UDP port of VXLAN on all machines.", bounds=PORT)
+    overlay_mtu: int = setting(
+        1450,
+        "MTU in the overlay: 50 less than what the network between nodes carries.",
+        bounds=Bounds(least=1280, most=65000),
+    )
     tls_cert_file: str = setting(
         "", "Certificate (PEM, with its chain); empty: that of `host tls init` if there is one, else no TLS."
     )
@@ -177,7 +204,10 @@ class RunnerSettings:
     )
     task_pids_limit: int = setting(4096, "Processes a task may have.", bounds=Bounds(least=0, most=4_000_000))
     task_shm_bytes: int = setting(8_000_000_000, "Size of a task's /dev/shm.", bounds=Bounds(least=0))
-    task_network: str = setting("bridge", "Docker network of tasks.", bounds=Bounds(length=64))
+    task_network: str = setting(
+        "bridge", "Docker network of tasks that have no address in the overlay.", bounds=Bounds(length=64)
+    )
+    overlay_allowed: bool = setting(True, "Whether this node joins the overlay of a host that has one (needs root).")
     log_limit_bytes: int = setting(
         1_000_000_000, "Bytes kept of each output of a task.", bounds=Bounds(least=1000, most=10**13)
     )

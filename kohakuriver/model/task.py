@@ -156,6 +156,12 @@ class SubmitTask(TaskSpec):
         default=None,
         bounds=Bounds(length=8192, check=_check_login, shape=LOGIN),
     )
+    nodes: int | None = declare(
+        "On how many nodes at once, one task on each; they know each other as rank-0, rank-1 …",
+        default=None,
+        bounds=Bounds(least=1, most=1000, not_with="targets"),
+    )
+    keep_going: bool = declare("Let the others go on when one of several nodes fails.", default=False)
     secret_env: dict[str, str] = declare(
         "Variables whose values only the task sees, K=V.",
         default={},
@@ -170,6 +176,8 @@ class SubmitTask(TaskSpec):
         twice = sorted(self.env_vars.keys() & self.secret_env.keys())
         if twice:
             raise ValueError(f"secret_env: {twice[0][:60]!r} stands in env_vars, too")
+        if self.nodes and self.targets:
+            raise ValueError("nodes: give nodes or targets, not both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +185,7 @@ class Task(TaskSpec):
     """A task as the host keeps it and tells of it; times are UTC RFC 3339.
 
     Of secret variables only the names are told. `attempt` counts placements (an older one is fenced off), `tries` those that may have run and so count against
-    `max_attempts`. `reason` is worked out when asked for and never stored.
+    `max_attempts`. `assigned_ip` is its address in the overlay, `rank` which of `world_size` tasks started together it is. `reason` is worked out when asked for and never stored.
     """
 
     task_id: Snowflake
@@ -193,6 +201,9 @@ class Task(TaskSpec):
     assigned_node: str | None = None
     assigned_gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     assigned_numa: int | None = None
+    assigned_ip: str | None = None
+    rank: int = 0
+    world_size: int = 1
     reason: str | None = declare("Why it waits, one line a node.", default=None, bounds=Bounds(length=10_000_000))
     image_digest: str | None = declare(
         "Which image it runs in: NAME@sha256:… of a registry, or an image's id.",

@@ -34,6 +34,7 @@ from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.membership import Belonging, belonging
 from kohakuriver.runner.node_name import address_of, bind_address_of, hostname_of, url_of
 from kohakuriver.runner.outputs import Outputs
+from kohakuriver.runner.overlay import Overlay
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.state import Runner
@@ -48,6 +49,7 @@ from kohakuriver.system.files import Files
 from kohakuriver.system.image_archive import Limits
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.machine import Sampler
+from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
@@ -71,6 +73,7 @@ ANSWERS: list[Bindable[Runner]] = [
 ]
 CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
 STATUS_SECONDS = 10.0
+OVERLAY_SECONDS = 60.0
 SHARED_STORAGE_SECONDS = 15.0
 DISK_THREADS, READING_THREADS, IMAGE_THREADS, SFTP_THREADS = 4, 4, 2, 4
 SPAWN_LIMIT = 100_000
@@ -131,6 +134,9 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
     await asyncio.to_thread(_make_directories, state_dir, own_logs, local_temp)
     store = await asyncio.to_thread(Store, state_dir / "runner.db")
     stack.push_async_callback(asyncio.to_thread, store.close)
+    overlay = Overlay(settings, store)
+    await overlay.restore()
+    stack.push_async_callback(asyncio.to_thread, overlay.close)
     disk, reading = Disk("disk", DISK_THREADS), Disk("output-reader", READING_THREADS)
     stack.callback(disk.close)
     stack.callback(reading.close)
@@ -164,6 +170,7 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         images=images,
         garbage=Garbage(settings, lambda: slot.engine.images, images.ledger, disk, clock, percent_used),
         snapshots=Snapshots(slot, settings, clock),
+        overlay=overlay,
     )
 
 
@@ -226,6 +233,9 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
         with suppress(EngineFailed):  # told by its own warning; tried again below
             await runner.workloads.connect()
     loops.run("engine", lambda: _connect(runner, waits_for_cluster))
+    loops.start("overlay", bench.overlay.step, OVERLAY_SECONDS, bench.overlay.changed)
+    if runner.settings.overlay_allowed:
+        loops.run("network changes", lambda: ring_on_changes(bench.overlay.changed, bench.clock))
     loops.start("metrics", runner.vitals.sample, runner.settings.resource_check_interval_seconds)
     loops.start("image garbage", bench.garbage.collect, COLLECT_SECONDS)
     loops.start("terminals", runner.terminals.sweep, SWEEP_SECONDS)

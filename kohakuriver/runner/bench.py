@@ -17,6 +17,7 @@ from kohakuriver.runner.image_garbage import Garbage
 from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.outputs import Outputs
+from kohakuriver.runner.overlay import Overlay
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.store import Store
@@ -52,6 +53,7 @@ class Bench:
     images: Images
     garbage: Garbage
     snapshots: Snapshots
+    overlay: Overlay
     changed: Wake = field(default_factory=Wake)
     closing: Wake = field(default_factory=Wake)
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTS_AT_ONCE))

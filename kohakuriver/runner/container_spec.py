@@ -3,14 +3,19 @@
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
 
 from kohakuriver.model.errors import EngineFailed, NotAllowed
+from kohakuriver.model.overlay import mac_of
 from kohakuriver.model.runner_api import Execute
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
 from kohakuriver.runner.attempt import Accepted
+from kohakuriver.runner.overlay_plan import OVERLAY_NETWORK
 from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Mount
 
+MASTER_PORT = 29500  # what torch.distributed takes when nothing is said; each task has an address of its own
 SHARED_TARGET, LOCAL_TEMP_TARGET = "/shared", "/local_temp"
 KERNEL_TREES = ("/proc", "/sys", "/dev")
 
@@ -59,9 +64,18 @@ def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerS
         shm_bytes=settings.task_shm_bytes,
         mounts=(*node_mounts(site), *mounts),
         privileged=spec.privileged,
-        network=settings.task_network,
         labels=labels_of(accepted, site),
+        **network_of(request, settings),
     )
+
+
+def network_of(request: Execute, settings: RunnerSettings) -> dict[str, Any]:
+    """Where it is in the network: in the overlay when the host gave it an address there."""
+    if request.reserved_ip is None:
+        return {"network": settings.task_network}
+    hosts = {f"rank-{rank}": address for rank, address in enumerate(request.ranks)}
+    mac = mac_of(IPv4Address(request.reserved_ip))
+    return {"network": OVERLAY_NETWORK, "address": request.reserved_ip, "mac": mac, "hosts": hosts}
 
 
 def image_of(spec: TaskSpec, settings: RunnerSettings) -> str:
@@ -82,6 +96,16 @@ def own_variables(request: Execute, site: Site) -> dict[str, str]:
     }
     if site.shared_data:
         variables["KOHAKURIVER_SHARED_DIR"] = SHARED_TARGET if inside else site.shared_data
+    if request.reserved_ip is not None:
+        variables["KOHAKURIVER_IP"] = request.reserved_ip
+    if request.ranks:
+        variables |= {
+            "KOHAKURIVER_RANK": str(request.rank),
+            "KOHAKURIVER_WORLD_SIZE": str(len(request.ranks)),
+            "KOHAKURIVER_HOSTS": ",".join(request.ranks),
+            "MASTER_ADDR": request.ranks[0],
+            "MASTER_PORT": str(MASTER_PORT),
+        }
     if request.numa_node is not None:
         variables["KOHAKURIVER_TARGET_NUMA_NODE"] = str(request.numa_node)
     return variables

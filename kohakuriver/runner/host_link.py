@@ -108,9 +108,11 @@ class HostLink:
             machine=await self._vitals.machine(),
             clock=self._bench.clock.now(),
             report=self._new_report(),
+            overlay=self._bench.overlay.wish(self._bench.settings.host_address),
             warnings=self._vitals.warnings(self._workloads),
         )
         welcome = await self._peer.call(host_api.NODE_REGISTER, request, REGISTER_TIMEOUT_SECONDS)
+        await self._bench.overlay.learn(welcome.overlay)
         await self._bench.cluster.learn(welcome.cluster_id, self._workloads.holds_any)
         self._interval_seconds = max(LEAST_INTERVAL_SECONDS, welcome.heartbeat_interval_seconds)
         self._introduced_with, self.joined = info, True
@@ -127,12 +129,14 @@ class HostLink:
             metrics=self._vitals.metrics,
             samples=samples,
             report=self._new_report(),
+            overlay=self._bench.overlay.news(),
             warnings=self._vitals.warnings(self._workloads),
         )
         answer = await self._peer.call(host_api.NODE_HEARTBEAT, request)
         self._heartbeat_due = False
         self._vitals.arrived(samples)
         self._take(answer)
+        await self._bench.overlay.learn(answer.overlay)
 
     async def _report(self) -> None:
         request = Changed(hostname=self._bench.hostname, report=self._new_report())

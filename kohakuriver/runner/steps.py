@@ -162,6 +162,12 @@ def _remove_if_empty(directory: Path) -> None:
         directory.parent.rmdir()
 
 
+async def _await_network(work: Work) -> None:
+    overlay = work.bench.overlay
+    if work.spec.address and not overlay.ready:
+        raise EngineFailed(f"the overlay cannot be used here: {overlay.trouble or 'not yet'}", retry_elsewhere=True)
+
+
 async def _create(work: Work) -> None:
     bench = work.bench
     if work.own_mounts:
@@ -215,6 +221,7 @@ STEPS = (
     Step("files", _bring_files),
     Step("image", _get_image, tries=1),
     Step("directories", _make_directories, undo=_remove_directories),
+    Step("network", _await_network),
     Step("container", _create, undo=_remove),
     Step("start", _start, undo=_unmark),
 )

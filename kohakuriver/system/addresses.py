@@ -1,8 +1,18 @@
-"""The addresses of this machine, as far as its own name and its way to others tell them."""
+"""The addresses of this machine, as its own name and its ways to others tell them."""
 
 import socket
 
 AWAY = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))  # nobody's: RFC 5737 and RFC 3849
+
+
+def address_towards(machine: str) -> str:
+    """The own address on the way to another machine; empty text when there is no way. Sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((machine, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
 
 
 def own_addresses() -> list[str]:

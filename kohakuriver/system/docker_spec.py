@@ -69,11 +69,13 @@ def container_config(spec: ContainerSpec, owner: Owner) -> dict[str, Any]:
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
         "Labels": {**spec.labels, **owner.labels(), **_key_labels(spec.key)},
         **({"WorkingDir": spec.working_dir} if spec.working_dir else {}),
+        **_endpoint(spec),
         "HostConfig": {
             **_safety(spec),
             **_limits(spec),
             **_pinning(spec),
             **({"NetworkMode": spec.network} if spec.network else {}),
+            **({"ExtraHosts": [f"{name}:{address}" for name, address in spec.hosts.items()]} if spec.hosts else {}),
             "Init": True,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": _log(spec),
@@ -122,6 +124,13 @@ def unix_seconds(text: str) -> float | None:
 
 def _key_labels(key: WorkloadKey) -> dict[str, str]:
     return {TASK_LABEL: str(key.task_id), ATTEMPT_LABEL: str(key.attempt)}
+
+
+def _endpoint(spec: ContainerSpec) -> dict[str, Any]:
+    if not spec.address:
+        return {}
+    endpoint = {"IPAMConfig": {"IPv4Address": spec.address}, "MacAddress": spec.mac}
+    return {"MacAddress": spec.mac, "NetworkingConfig": {"EndpointsConfig": {spec.network: endpoint}}}
 
 
 def _safety(spec: ContainerSpec) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class ContainerSpec:
     """Everything an engine may be told about a workload; what is not here cannot be asked for.
 
     `command` is the program and its arguments exactly as they reach `execve`. `cpu_count` 0 and `memory_bytes`
-    None mean no limit. `cpu_ids` and `numa_node` pin when given. `log_directory` receives the files `stdout` and
+    None mean no limit. `address` and `mac` are its own in the `network`; `hosts` are names it knows, with their addresses. `cpu_ids` and `numa_node` pin when given. `log_directory` receives the files `stdout` and
     `stderr`, byte-exact up to `log_limit_bytes` each, followed by one visible marker line where they were cut.
     """
 
@@ -64,6 +64,9 @@ class ContainerSpec:
     mounts: tuple[Mount, ...] = ()
     privileged: bool = False
     network: str = ""
+    address: str = ""
+    mac: str = ""
+    hosts: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

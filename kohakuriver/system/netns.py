@@ -31,7 +31,7 @@ async def connect(
     why = "nothing listens there"
     for family, address in places:
         try:
-            made = await asyncio.to_thread(_in_network_of, pid, lambda family=family: socket.socket(family, kind))
+            made = await asyncio.to_thread(in_network_of, pid, lambda family=family: socket.socket(family, kind))
         except OSError:
             continue  # no IPv6 here
         made.setblocking(False)
@@ -47,7 +47,7 @@ async def connect(
     raise NotFound(f"port {port}: {why}")
 
 
-def _in_network_of(pid: int, make: Callable[[], T]) -> T:
+def in_network_of(pid: int, make: Callable[[], T]) -> T:
     """What `make` makes in that network; raises NotFound, EngineFailed, and OSError of `make` itself."""
     try:
         if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:

@@ -105,7 +105,7 @@ class Cluster:
         """Status and body, whatever they are; asked again while nobody answers, or only that something is away."""
         deadline = time.monotonic() + patience_seconds
         while True:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            connection = self.connection()
             try:
                 headers = {"Content-Type": "application/json"} if body is not None else {}
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -119,6 +119,10 @@ class Cluster:
             finally:
                 connection.close()
             time.sleep(0.05)
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A way to the host, not yet tried."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
     def online(self) -> set[str]:
         return {node["hostname"] for node in self.nodes().values() if node["status"] == "online"}

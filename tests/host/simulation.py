@@ -1,6 +1,7 @@
 """A cluster without wires: the host's real parts on a real store, made-up runners, and a network that loses and shuffles."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,9 @@ from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.endpoints import nodes as node_answers
 from kohakuriver.host.endpoints import tasks as task_answers
+from kohakuriver.host.services.ip_reservation import IPReservationManager
 from kohakuriver.host.services.node_registry import NodeRegistry
+from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.services.task_scheduler import Outbox, TaskScheduler
 from kohakuriver.host.state import Host
@@ -178,9 +181,11 @@ class Cluster:
             SimpleNamespace(at=lambda hostname, url, fingerprint: Line(self.runners[url.rpartition("/")[2]])),
         )
         self.scheduler = TaskScheduler(self.db, self.registry, peers, self.clock, self.outbox, 5.0, 10.0, NO_TARBALLS)
-        self.dispatch = Dispatch(self.db, self.registry, self.scheduler, self.loops, self.clock, Wake())
+        self.overlay = OverlayNetworkManager(self.settings, self.db, self.registry, self.clock)
+        addresses = IPReservationManager(self.overlay, b"", random.getrandbits)
+        self.dispatch = Dispatch(self.db, self.registry, self.scheduler, self.loops, self.clock, Wake(), addresses)
         self.health = HealthCheck(self.settings, self.registry, self.scheduler, self.clock, self.dispatch.wake)
-        members = ("settings", "db", "clock", "registry", "scheduler", "dispatch")
+        members = ("settings", "db", "clock", "registry", "scheduler", "dispatch", "overlay")
         self.host = cast(Host, SimpleNamespace(cluster_id="c", **{name: getattr(self, name) for name in members}))
 
     async def begin(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kohakuriver.client import node_view as view
 from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.commands import overlay
 from kohakuriver.client.flags import Spelling, whole_id
 from kohakuriver.client.output import Screen, fitted
 from kohakuriver.client.watching import INTERVAL, Picture, watch
@@ -129,4 +130,5 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         many=True,
         spelled={"join_id": Spelling(about="Its id.", metavar="TOKEN", parse=whole_id)},
     ),
+    *overlay.COMMANDS,
 )

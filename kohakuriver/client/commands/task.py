@@ -189,7 +189,9 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
                 "retry", about="How often it may be tried again when it fails or is lost.", parse=retries
             ),
             "idempotency_key": Spelling(metavar="KEY"),
-            "ip_reservation_token": Spelling(metavar="TOKEN"),
+            "ip_reservation_token": Spelling("reserve-ip", metavar="TOKEN"),
+            "nodes": Spelling(metavar="N"),
+            "keep_going": Spelling(),
         },
         extra=(
             Flag(("-w", "--wait"), "Wait until it has ended, and end with its exit code."),

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kohakuriver.host.services.gangs import Gangs, waiting
+from kohakuriver.host.services.ip_reservation import IPReservationManager
 from kohakuriver.host.services.node_manager import (
     NodeResources,
     Placement,
@@ -18,6 +20,8 @@ from kohakuriver.host.services.node_manager import (
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry, resources_of
 from kohakuriver.host.services.quotas import allowance_of
 from kohakuriver.host.services.task_scheduler import Avoided, TaskScheduler
+from kohakuriver.host.store import gangs as gang_rows
+from kohakuriver.host.store import overlay as overlay_rows
 from kohakuriver.host.store import tasks
 from kohakuriver.host.store.tasks import Change, Live, Shown
 from kohakuriver.model import errors
@@ -36,6 +40,7 @@ ORDERS_LIMIT = 256  # orders under way at once
 LONG_PASS_SECONDS = 0.005  # a longer pass, under a long queue, is followed by a rest: others write too
 REST_AFTER_WORK, REST_AFTER_NOTHING, MOST_REST_SECONDS = 1.0, 5.0, 0.25
 ORDER_AGAIN_SECONDS = 15.0
+NO_OVERLAY = "its overlay cannot be used"
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class Dispatch:
     loops: Loops
     clock: Clock
     wake: Wake
+    addresses: IPReservationManager
     seen: dict[str, NodeResources] = field(default_factory=dict)
     waits: dict[Snowflake, str] = field(default_factory=dict)  # which quota keeps a task from being placed
 
@@ -89,13 +95,32 @@ class Dispatch:
         held = {node.claim.claimant: node.hostname for node in self.seen.values() if node.claim}
         allowance = allowance_of(tx)
         possible = within_reach(itertools.chain([first], queue), nodes, QUEUE_LIMIT)
-        made = place(possible, nodes, avoid, held, PASS_LIMIT, quotas=allowance)
+        gangs = waiting(gang_rows.every(tx))
+        avoid = self._keep_to_overlay(tx, avoid, gangs)
+        made = place(possible, nodes, avoid, held, PASS_LIMIT, quotas=allowance, gangs=gangs)
         for placement in made:
             task = tasks.get(tx, placement.task_id)
-            tasks.move(tx, task, Change(Event.PLACED, _placed(task, placement)), now)
+            tasks.move(tx, task, Change(Event.PLACED, self._placed(tx, task, placement)), now)
             self.scheduler.outbox.unsent.add((task.task_id, task.attempt + 1))
-        self.seen, self.waits = nodes, allowance.waits
+        self.seen, self.waits = nodes, gangs.waits | allowance.waits
         return len(made)
+
+    def _keep_to_overlay(self, tx: sqlite3.Connection, avoid: Avoided, gangs: Gangs) -> Avoided:
+        """The same, with nodes without an overlay avoided by tasks that need an address in it."""
+        overlay = self.addresses.overlay
+        needing = {*gangs.of, *overlay_rows.reserved_tasks(tx)} if overlay.enabled else set()
+        without = {name: NO_OVERLAY for name in self.registry.nodes if not overlay.is_ready(name)} if needing else {}
+        return {**avoid, **{task_id: {**avoid.get(task_id, {}), **without} for task_id in needing}}
+
+    def _placed(self, tx: sqlite3.Connection, task: Task, placement: Placement) -> dict[str, Any]:
+        return {
+            "attempt": task.attempt + 1,
+            "tries": task.tries + 1,
+            "assigned_node": placement.hostname,
+            "assigned_gpus": list(placement.gpus),
+            "assigned_numa": placement.numa_node,
+            "assigned_ip": self.addresses.of_placement(tx, task, placement.hostname),
+        }
 
     def _live(self, tx: sqlite3.Connection) -> list[Live]:
         """What holds resources, or may yet turn out to."""
@@ -164,16 +189,6 @@ class Dispatch:
             if isinstance(refused, errors.EngineFailed):
                 elsewhere = refused.retry_elsewhere
             await self.scheduler.refused(row, str(refused), elsewhere)
-
-
-def _placed(task: Task, placement: Placement) -> dict[str, Any]:
-    return {
-        "attempt": task.attempt + 1,
-        "tries": task.tries + 1,
-        "assigned_node": placement.hostname,
-        "assigned_gpus": list(placement.gpus),
-        "assigned_numa": placement.numa_node,
-    }
 
 
 def _order(row: Live) -> Desired | None:

@@ -10,6 +10,7 @@ from kohakuriver.host.services.node_manager import (
     get_node_available_memory,
 )
 from kohakuriver.host.services.node_registry import LiveNode
+from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import facts, tasks
 from kohakuriver.model import host_api, openapi
@@ -74,7 +75,20 @@ async def metrics(host: Host, caller: Caller, asked: Nothing) -> str:
     lines = ["# HELP kohakuriver_tasks Tasks by status.", "# TYPE kohakuriver_tasks gauge"]
     lines += [f'kohakuriver_tasks{{status="{status}"}} {counts.get(status, 0)}' for status in Status]
     lines += _node_metrics(host.registry.nodes, resources)
+    lines += _overlay_metrics(host.overlay)
     return "\n".join(lines) + "\n"
+
+
+def _overlay_metrics(overlay: OverlayNetworkManager) -> list[str]:
+    if not overlay.enabled:
+        return []
+    healed = {name: news.healed for name, news in sorted(overlay.news.items())}
+    return [
+        "# HELP kohakuriver_overlay_healed_total Things of the overlay that were put right, on the host and on each node.",
+        "# TYPE kohakuriver_overlay_healed_total counter",
+        f"kohakuriver_overlay_healed_total {overlay.healed}",
+        *(f'kohakuriver_overlay_healed_total{{node="{name}"}} {count}' for name, count in healed.items()),
+    ]
 
 
 def _node_metrics(nodes: Mapping[str, LiveNode], resources: Mapping[str, NodeResources]) -> list[str]:

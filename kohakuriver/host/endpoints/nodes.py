@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from dataclasses import replace
 
 from kohakuriver import __version__
 from kohakuriver.host.services.node_registry import LiveNode, resources_of, tell, tell_text, with_drain
@@ -50,12 +51,14 @@ async def register(host: Host, caller: Caller, asked: Register) -> Registered:
     node = host.registry.nodes.setdefault(asked.hostname, LiveNode(row, host.clock.monotonic()))
     node.row, node.warnings = row, tuple(asked.warnings)
     log.info("runner registered node=%s url=%s engine=%s version=%s", row.hostname, row.url, row.engine, row.version)
+    part = await host.overlay.join(asked.hostname, asked.overlay)
     acknowledged = await _take(host, node, asked.report, asked.clock)
     return Registered(
         cluster_id=host.cluster_id,
         version=__version__,
         heartbeat_interval_seconds=host.settings.heartbeat_interval_seconds,
         acknowledged=acknowledged,
+        overlay=part,
     )
 
 
@@ -80,7 +83,8 @@ async def heartbeat(host: Host, caller: Caller, asked: Heartbeat) -> Acknowledge
     node = _registered(host, asked.hostname, asked.report)
     node.metrics, node.warnings = asked.metrics, tuple(asked.warnings)
     node.samples.extend(asked.samples)
-    return await _take(host, node, asked.report, asked.clock)
+    taken = await _take(host, node, asked.report, asked.clock)
+    return replace(taken, overlay=host.overlay.take_news(asked.hostname, asked.overlay))
 
 
 async def report(host: Host, caller: Caller, asked: Changed) -> Acknowledged:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from kohakuriver.host.endpoints.overlay import refuse_without_overlay
 from kohakuriver.host.services.node_manager import Demand, demand_of
 from kohakuriver.host.services.quotas import check_submit
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import audit, nodes, task_secrets, tasks
+from kohakuriver.host.store import audit, gangs, nodes, task_secrets, tasks
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.tasks import Change, Shown
 from kohakuriver.model import codec, host_api
@@ -30,6 +31,10 @@ T = TypeVar("T")
 
 async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
     check_policy(host, caller, asked)
+    if asked.nodes or asked.ip_reservation_token:
+        refuse_without_overlay(host)
+    if asked.ip_reservation_token and len(asked.targets) > 1:
+        raise BadRequest("ip_reservation_token: one address is for one task, and there are several targets")
     batch_id, made = _make_tasks(host, caller, asked)
     now = host.clock.now()
     digest = hashlib.sha256(codec.encode_text(asked).encode()).hexdigest()
@@ -44,6 +49,11 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
         check_submit(tx, caller.name, [demand(task) for task in made])
         for task in made:
             tasks.insert(tx, task, caller.name)
+        if len(made) > 1 and asked.nodes:
+            gangs.insert(tx, [task.task_id for task in made], not asked.keep_going)
+        if asked.ip_reservation_token:
+            host.reservations.claim(tx, caller.name, asked.ip_reservation_token, made[0].task_id)
+        for task in made:
             task_secrets.keep(tx, task.task_id, asked.secret_env)
             task_secrets.keep_login(tx, task.task_id, asked.registry_login)
             audit.record(tx, caller, Deed("task.submit", f"task:{task.task_id}", f"as {task.status}"), now)
@@ -74,7 +84,11 @@ def demand(task: Task) -> Demand:
 
 
 def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflake, list[Task]]:
-    targets: list[str | None] = list(asked.targets) or [None]
+    targets: list[str | None] = list(asked.targets) or [None] * (asked.nodes or 1)
+    if asked.ip_reservation_token:
+        named = parse_target(targets[0]).hostname if targets[0] else None
+        runner = host.reservations.check_target(asked.ip_reservation_token, named)
+        targets[0] = targets[0] or runner
     ids = [host.ids.next() for _ in targets]
     waits = caller.role < Role.OPERATOR
     made = [
@@ -87,9 +101,11 @@ def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflak
             approval_status="pending" if waits else None,
             submitted_at=rfc3339(host.clock.now()),
             secret_names=sorted(asked.secret_env),
+            rank=rank if asked.nodes else 0,
+            world_size=asked.nodes or 1,
             **spec_values(asked),
         )
-        for task_id, target in zip(ids, targets, strict=True)
+        for rank, (task_id, target) in enumerate(zip(ids, targets, strict=True))
     ]
     return ids[0], made
 

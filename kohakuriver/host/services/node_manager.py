@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kohakuriver.host.services.gangs import Gangs
 from kohakuriver.host.store.tasks import Queued
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.units import parse_target, show_bytes
@@ -183,17 +184,25 @@ def place(
     limit: int = 1_000_000,
     *,
     quotas: Quotas | None = None,
+    gangs: Gangs | None = None,
 ) -> list[Placement]:
     """Give waiting tasks, in queue order, what is free; `nodes` is changed to match.
 
     `shunned` names for a task the nodes that turned it away lately, `held` for a claimant the node it had a claim to
     in the pass before: it keeps that one, or it would wait here and there without end. Ends after `limit` placements.
-    A task that `quotas` refuses is passed over, and holds no node.
+    A task that `quotas` refuses is passed over, and holds no node. Those of `gangs` go together, or not at all.
     """
     ranking = sorted(_standing(node) for node in nodes.values() if not node.closed)
     made: list[Placement] = []
     blocked: set[Demand] = set()
     for task in queue:
+        if gangs and task.task_id in gangs.of:
+            together = _place_gang(gangs.gather(task), nodes, shunned, held, quotas=quotas)
+            if together:
+                gangs.placed(task)
+                made += together
+                ranking = sorted(_standing(node) for node in nodes.values() if not node.closed)
+            continue
         demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
         avoid = shunned.get(task.task_id, ())
         if (demand in blocked and not avoid) or (quotas and quotas.refuses(task, demand)):
@@ -212,6 +221,51 @@ def place(
         if len(made) >= limit:
             break
     return made
+
+
+def _place_gang(
+    gang: Sequence[Queued],
+    nodes: Mapping[str, NodeResources],
+    shunned: Mapping[Snowflake, Collection[str]],
+    held: Mapping[int, str],
+    *,
+    quotas: Quotas | None,
+) -> list[Placement]:
+    """Give each task of a gang a node of its own; when there are too few, each claims one, and nothing is given."""
+    demands = [demand_of(task.cores, task.memory_bytes, task.gpus, task.target) for task in gang]
+    if not gang or (quotas and quotas.refuses(gang[0], _sum_of(demands))):
+        return []
+    chosen: dict[Snowflake, NodeResources] = {}
+    for task, demand in sorted(zip(gang, demands, strict=True), key=lambda pair: pair[1].hostname is None):
+        free = [node for node in _asked(demand, nodes, shunned.get(task.task_id, ())) if node not in chosen.values()]
+        fitting = [node for node in free if _fits_beside_claim(demand, node)]
+        if not fitting:
+            _claim_together(gang, nodes, shunned, held)
+            return []
+        chosen[task.task_id] = min(fitting, key=_standing)
+    if quotas:
+        for task, demand in zip(gang, demands, strict=True):
+            quotas.take(task, demand)
+    return [_give(task, demand, chosen[task.task_id]) for task, demand in zip(gang, demands, strict=True)]
+
+
+def _sum_of(demands: Sequence[Demand]) -> Demand:
+    cores, memory_bytes = sum(d.cores for d in demands), sum(d.memory_bytes for d in demands)
+    return Demand(cores, memory_bytes, sum(d.gpus for d in demands))
+
+
+def _claim_together(
+    gang: Sequence[Queued],
+    nodes: Mapping[str, NodeResources],
+    shunned: Mapping[Snowflake, Collection[str]],
+    held: Mapping[int, str],
+) -> None:
+    """Hold as many nodes as the gang needs: what comes behind it may use there only what it leaves over."""
+    own = {int(task.task_id) for task in gang}
+    for task in gang:
+        demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
+        open_ones = _asked(demand, nodes, shunned.get(task.task_id, ()))
+        _claim(task, demand, [n for n in open_ones if not (n.claim and n.claim.claimant in own)], held)
 
 
 def _standing(node: NodeResources) -> tuple[int, str]:

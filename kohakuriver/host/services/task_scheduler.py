@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kohakuriver.host.services import reconcile
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
 from kohakuriver.host.services.tarballs import Tarballs
-from kohakuriver.host.store import task_secrets, tasks
+from kohakuriver.host.store import gangs, task_secrets, tasks
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
@@ -124,7 +124,7 @@ class TaskScheduler:
 
     async def send_task_to_runner(self, row: Live) -> None:
         """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
-        task, secret_env, login = await self.db.read(lambda tx: _order_of(tx, row.task_id))
+        task, secret_env, login, ranks = await self.db.read(lambda tx: _order_of(tx, row.task_id))
         if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
             return
         vps = runner_api.VpsOrder(is_new=task.home is None, restore=task.restore) if isinstance(task, Vps) else None
@@ -139,6 +139,9 @@ class TaskScheduler:
             tarball=await self._newest_tarball(task.container_name) if vps is None or vps.is_new else None,
             vps=vps,
             registry_login=login,
+            reserved_ip=task.assigned_ip,
+            rank=task.rank,
+            ranks=ranks,
         )
         route = runner_api.EXECUTE if vps is None else CREATE_VPS if vps.is_new else RESTART_VPS
         key = (row.task_id, row.attempt)
@@ -309,8 +312,9 @@ class TaskScheduler:
         return apply
 
 
-def _order_of(tx: sqlite3.Connection, task_id: Snowflake) -> tuple[Task, dict[str, str], str]:
-    return tasks.get(tx, task_id), task_secrets.of_task(tx, task_id), task_secrets.login_of(tx, task_id)
+def _order_of(tx: sqlite3.Connection, task_id: Snowflake) -> tuple[Task, dict[str, str], str, list[str]]:
+    secret_env, login = task_secrets.of_task(tx, task_id), task_secrets.login_of(tx, task_id)
+    return tasks.get(tx, task_id), secret_env, login, gangs.ranks(tx, task_id)
 
 
 def _apply(tx: sqlite3.Connection, task: Task, state: WorkloadState, now: float) -> Task:

@@ -14,6 +14,7 @@ CLEARED: dict[str, Any] = {
     "assigned_node": None,
     "assigned_gpus": [],
     "assigned_numa": None,
+    "assigned_ip": None,
     "started_at": None,
     "completed_at": None,
     "image_digest": None,

@@ -207,4 +207,36 @@ MIGRATIONS = (
         DELETE FROM task_logins WHERE task_id = new.task_id;
     END;
     """,
+    """
+    CREATE TABLE overlay_allocations(
+        number INTEGER PRIMARY KEY,
+        hostname TEXT NOT NULL UNIQUE,
+        machine TEXT NOT NULL,
+        used_at REAL NOT NULL);
+    CREATE TABLE overlay_addresses(
+        address INTEGER PRIMARY KEY,
+        number INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        is_reserved INTEGER NOT NULL,
+        task_id INTEGER REFERENCES tasks(task_id),
+        expires_at INTEGER);
+    CREATE INDEX overlay_addresses_by_runner ON overlay_addresses(number);
+    CREATE UNIQUE INDEX overlay_addresses_by_task ON overlay_addresses(task_id) WHERE task_id IS NOT NULL;
+    CREATE INDEX overlay_addresses_expiring ON overlay_addresses(expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TRIGGER overlay_addresses_end_with_the_task AFTER UPDATE OF status ON tasks
+        WHEN new.status IN ('rejected', 'completed', 'failed', 'killed', 'killed_oom') BEGIN
+        DELETE FROM overlay_addresses WHERE task_id = new.task_id;
+    END;
+    CREATE TRIGGER overlay_addresses_stay_on_their_node AFTER UPDATE OF status ON tasks
+        WHEN new.status = 'pending' AND new.task_type <> 'vps' BEGIN
+        DELETE FROM overlay_addresses WHERE task_id = new.task_id AND NOT is_reserved;
+    END;
+    CREATE TABLE gangs(
+        task_id INTEGER PRIMARY KEY REFERENCES tasks(task_id),
+        gang INTEGER NOT NULL,
+        rank INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        stops_together INTEGER NOT NULL);
+    CREATE INDEX gangs_by_gang ON gangs(gang, rank);
+    """,
 )

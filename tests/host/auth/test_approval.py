@@ -21,7 +21,6 @@ EVERYTHING = {
     "required_memory_bytes": 8_000_000_000,
     "registry_image": "ghcr.io/lab/torch:2",
     "additional_mounts": ["/shared/data:/data:ro"],
-    "ip_reservation_token": "abc.def",
     "priority": 7,
     "max_attempts": 3,
     "retry_on": ["loss"],

@@ -48,7 +48,9 @@ BODY: dict[str, object] = {
     "user": "newcomer",
     "timestamp": 1,
     "seconds": 3600,
+    "runner": NODE,
     "nonce": "0" * 64,
+    "token": "e30=",
     "stem": "lab-1700000000",
     "digest": "0" * 64,
     "public_key": PUBLIC_KEY,
@@ -61,6 +63,7 @@ OWNED = {
     "session_id": {Ownership.SESSION},
     "key_id": {Ownership.KEY},
     "hostname": {Ownership.NODE},
+    "runner": {Ownership.NODE},
     "stem": {Ownership.NODE},
 }
 NOBODYS = {
@@ -326,7 +329,7 @@ def test_an_entry_that_names_a_thing_says_who_may_touch_it(route: Entry) -> None
                 route.owns in OWNED[field]
                 or route.needs in (Role.OPERATOR, Role.ADMIN)
                 or (
-                    field == "hostname" and route.method == "GET"  # whoever reads may know the nodes
+                    field in ("hostname", "runner") and route.method == "GET"  # whoever reads may know the nodes
                 )
             )
     if route.method != "GET" and route.needs is Role.VIEWER:

@@ -1,0 +1,143 @@
+"""The node's part of the overlay: bridge, tunnels, ways, rules and Docker's network, kept as the host wants them."""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from ipaddress import IPv4Network
+
+from kohakuriver.model import codec
+from kohakuriver.model.errors import BadRequest, EngineFailed, NotFound, Unavailable
+from kohakuriver.model.overlay import BRIDGE
+from kohakuriver.model.overlay_part import OverlayNews, OverlayPart, OverlayWish, digest_of
+from kohakuriver.model.settings import RunnerSettings
+from kohakuriver.runner import overlay_plan as plan
+from kohakuriver.runner.store import Store
+from kohakuriver.system import netlink
+from kohakuriver.system.addresses import address_towards
+from kohakuriver.system.docker_network import Attached, DockerNetworks
+from kohakuriver.system.firewall import Firewall, Guarded, has_guard
+from kohakuriver.system.loops import Wake
+from kohakuriver.system.network_plan import Port, Seen, Wanted, clashes, strangers
+from kohakuriver.system.veth import outer_end
+
+log = logging.getLogger(__name__)
+FACT = "overlay_part"
+
+
+class Overlay:
+    """The part that the host gave, kept over restarts; `trouble` says why containers cannot use it, empty when they can."""
+
+    def __init__(self, settings: RunnerSettings, store: Store) -> None:
+        self._settings, self._store = settings, store
+        self._part: OverlayPart | None = None
+        self._made_for = ""
+        self._firewall = Firewall(plan.FIREWALL_NAME)
+        self._networks = DockerNetworks(settings.docker_socket)
+        self._hands = ThreadPoolExecutor(1, "overlay")
+        self._ends: dict[tuple[int, str], str] = {}
+        self.trouble = ""
+        self.ready = False
+        self.healed = 0
+        self.changed = Wake()
+        self.settled = Wake()
+
+    async def restore(self) -> None:
+        """Take up what the host gave before."""
+        text = await self._store.fact(FACT)
+        if text and self._settings.overlay_allowed:
+            with suppress(BadRequest):  # of another release: the host gives it again
+                self._part = codec.decode(OverlayPart, codec.loads(text), strict=False)
+
+    def close(self) -> None:
+        """Let go of the thread; the network stays as it is."""
+        self._hands.shutdown(wait=True, cancel_futures=True)
+
+    # ---- with the host
+
+    def wish(self, host_address: str) -> OverlayWish | None:
+        """That this node would join; None when it may not."""
+        address = address_towards(host_address)
+        if not self._settings.overlay_allowed or self._settings.engine != "docker" or not address:
+            return None
+        return OverlayWish(address=address, subnet=self._part.subnet if self._part else "")
+
+    def news(self) -> OverlayNews | None:
+        """How it is; None when there is none."""
+        if self._part is None:
+            return None
+        has = digest_of(self._part)
+        return OverlayNews(has=has, ready=self.ready, trouble=self.trouble[:1000], healed=self.healed)
+
+    async def learn(self, part: OverlayPart | None) -> None:
+        """Take over what the host wants; a host without an overlay takes nothing away."""
+        if part is None or part == self._part or not self._settings.overlay_allowed:
+            return
+        await self._store.learn(FACT, codec.encode_text(part))
+        self._part = part
+        log.info("overlay part number=%d subnet=%s peers=%d", part.number, part.subnet, len(part.peers))
+        self.changed.set()
+
+    def warnings(self) -> list[str]:
+        """What an admin should know."""
+        found = [f"the overlay cannot be used: {self.trouble}"] if self._part and self.trouble else []
+        if self._part and not self.trouble and not has_guard():
+            found.append("containers in the overlay could send under addresses of others: install nftables")
+        return found
+
+    # ---- with the kernel
+
+    async def step(self) -> None:
+        """Make kernel and Docker as the host wants them."""
+        part = self._part
+        if part is None:
+            return
+        try:
+            healed = await asyncio.get_running_loop().run_in_executor(self._hands, lambda: self._reconcile(part))
+        except (Unavailable, EngineFailed) as failed:
+            if self.trouble != str(failed):
+                log.warning("the overlay cannot be used error=%s", failed)
+            self.trouble, self.ready = str(failed), False
+            return
+        if not self.ready:
+            log.info("the overlay can be used subnet=%s", part.subnet)
+        if healed:
+            log.warning("the overlay was not as it should be, and is again changes=%d", healed)
+        self.healed += healed
+        self.trouble, self.ready = "", True
+        self.settled.set()
+
+    def _reconcile(self, part: OverlayPart) -> int:
+        """How many things were put right that had been right before; raises Unavailable, EngineFailed."""
+        netlink.check_allowed()
+        wanted = plan.wanted(part)
+        with netlink.open_netlink() as kernel:
+            seen = netlink.look(kernel, plan.MARK)
+        _refuse_clash(IPv4Network(part.network), seen, wanted)
+        changed = len(netlink.reconcile(wanted)) + self._firewall.set_rules(plan.rules(part))
+        changed += self._networks.ensure(plan.docker_network(part))
+        ends = self._outer_ends(self._networks.attached(plan.OVERLAY_NETWORK))
+        changed += netlink.attach({Port(end.device, BRIDGE) for end in ends})
+        if has_guard():
+            self._firewall.set_guards(ends)
+        before, self._made_for = self._made_for, digest_of(part)
+        return changed if before == self._made_for else 0
+
+    def _outer_ends(self, attached: list[Attached]) -> list[Guarded]:
+        """The bridge ports behind which containers are; one that has just gone has none."""
+        known, self._ends = self._ends, {}
+        for each in attached:
+            with suppress(NotFound):
+                key = (each.pid, each.mac)
+                self._ends[key] = known.get(key) or outer_end(each.pid, each.mac)
+        return [Guarded(self._ends[a.pid, a.mac], a.mac, a.address) for a in attached if (a.pid, a.mac) in self._ends]
+
+
+def _refuse_clash(network: IPv4Network, seen: Seen, wanted: Wanted) -> None:
+    """Raise Unavailable when others have what is to be ours."""
+    taken = strangers(wanted, seen)
+    if taken:
+        raise Unavailable(f"there is a device {', '.join(taken)} that is not ours")
+    found = clashes(network, seen, plan.OWN_SIDE)
+    if found:
+        raise Unavailable(f"the overlay {network} overlaps with what this machine has: {'; '.join(found[:3])}")

@@ -1,0 +1,125 @@
+"""Docker networks of ours, and who is in them; every function blocks, and raises EngineFailed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kohakuriver.model.errors import EngineFailed
+
+LABEL = "kohakuriver.network"
+TIMEOUT_SECONDS = 30
+NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeNetwork:
+    """A Docker network on a bridge that is there already; `kept` are addresses in it that Docker must not give away."""
+
+    name: str
+    bridge: str
+    subnet: str
+    gateway: str
+    mtu: int
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A container in a network: its process, its address, and its hardware address."""
+
+    pid: int
+    address: str
+    mac: str
+
+
+class DockerNetworks:
+    """The networks of one Docker daemon; `socket` is the path of its unix socket."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+        self._pids: dict[str, int] = {}
+
+    @contextmanager
+    def _api(self) -> Iterator[Any]:
+        import docker
+        from docker.errors import DockerException
+        from requests import RequestException
+
+        try:
+            api = docker.APIClient(f"unix://{self._socket}", version="auto", timeout=TIMEOUT_SECONDS)
+            try:
+                yield api
+            finally:
+                api.close()
+        except (DockerException, RequestException, OSError) as failed:
+            raise EngineFailed(f"Docker's networks cannot be asked: {failed}", retry_elsewhere=True) from None
+
+    def ensure(self, network: BridgeNetwork) -> bool:
+        """Have the network; whether it had to be made. Raises EngineFailed, also when somebody else has its name."""
+        with self._api() as api:
+            found = _find(api, network.name)
+            if found is not None:
+                if LABEL not in (found["Labels"] or {}):
+                    raise EngineFailed(f"Docker has a network {network.name} that is not ours")
+                if _config(found) == _wanted_config(network):
+                    return False
+                api.remove_network(network.name)
+            api.create_network(network.name, driver="bridge", labels={LABEL: network.name}, **_creation(network))
+            return True
+
+    def remove(self, name: str) -> bool:
+        """Take a network of ours away; whether there was one. Raises EngineFailed while containers are in it."""
+        with self._api() as api:
+            found = _find(api, name)
+            if found is None or LABEL not in (found["Labels"] or {}):
+                return False
+            api.remove_network(name)
+            return True
+
+    def attached(self, name: str) -> list[Attached]:
+        """The running containers in a network."""
+        with self._api() as api:
+            found = _find(api, name)
+            inside = (found or {}).get("Containers") or {}
+            pids = {key: self._pids.get(key) or int(api.inspect_container(key)["State"]["Pid"]) for key in inside}
+            self._pids = {key: pid for key, pid in pids.items() if pid}
+            ends = ((self._pids[key], inside[key]) for key in self._pids)
+            return [Attached(pid, end["IPv4Address"].partition("/")[0], end["MacAddress"]) for pid, end in ends]
+
+
+def _find(api: Any, name: str) -> Any:
+    from docker.errors import APIError
+
+    try:
+        return api.inspect_network(name)
+    except APIError as error:
+        if error.status_code == NOT_FOUND:
+            return None
+        raise
+
+
+def _options(network: BridgeNetwork) -> dict[str, str]:
+    return {
+        "com.docker.network.bridge.name": network.bridge,
+        "com.docker.network.bridge.enable_ip_masquerade": "false",
+        "com.docker.network.driver.mtu": str(network.mtu),
+    }
+
+
+def _ipam(network: BridgeNetwork) -> dict[str, Any]:
+    kept = {f"kept{number}": address for number, address in enumerate(network.kept)}
+    return {"Subnet": network.subnet, "Gateway": network.gateway, "AuxiliaryAddresses": kept}
+
+
+def _creation(network: BridgeNetwork) -> dict[str, Any]:
+    return {"options": _options(network), "ipam": {"Driver": "default", "Config": [_ipam(network)]}}
+
+
+def _wanted_config(network: BridgeNetwork) -> Any:
+    return _options(network), [_ipam(network)]
+
+
+def _config(found: Any) -> Any:
+    fields = ("Subnet", "Gateway", "AuxiliaryAddresses")
+    return found["Options"], [{name: each.get(name) or {} for name in fields} for each in found["IPAM"]["Config"]]

@@ -1,0 +1,170 @@
+"""Containers on different machines reach each other by address, through the host or directly, whatever is killed or cut."""
+
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.overlay.cluster import Container, OverlayCluster, wait_for
+
+pytestmark = pytest.mark.docker
+FAR_END = r"$(bridge fdb show dev vxkr2 | sed -n 's/.* dst \([0-9.]*\) .*/\1/p')"
+CUTS_ON_THE_HOST = (
+    "ip link del vxkr1",
+    f"bridge fdb del 00:00:00:00:00:00 dev vxkr2 dst {FAR_END} self",
+    "ip link set vxkr1 down",
+)
+
+
+@pytest.fixture(scope="module")
+def pair(network: OverlayCluster) -> tuple[Container, Container]:
+    """A container on each node."""
+    return network.place("n1"), network.place("n2")
+
+
+@pytest.fixture(autouse=True)
+def _whole(network: OverlayCluster) -> Iterator[None]:
+    yield
+    for part in (network.host, *network.runners.values()):
+        if not part.alive:
+            part.start()
+    network.until_ready()
+
+
+@contextmanager
+def no_echo_lost(one: Container, two: Container) -> Iterator[None]:
+    """Every echo that is asked for while the block runs comes back; some wait two seconds, none is sent twice."""
+    stop, lost, sent = threading.Event(), list[str](), [0]
+
+    def ask() -> None:
+        while not stop.is_set():
+            code, said = one.run(f"busybox ping -c 5 -i 0.1 -W 2 {two.address}")
+            sent[0] += 5
+            if code or " 0% packet loss" not in said:
+                lost.append(said)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert sent[0] and not lost, lost
+
+
+def has_healed(network: OverlayCluster, before: int) -> bool:
+    return bool(network.overlay()["healed"] > before)
+
+
+def healed(network: OverlayCluster, node: str) -> int:
+    return int(next(r["healed"] for r in network.overlay()["runners"] if r["hostname"] == node))
+
+
+def test_containers_reach_each_other_and_know_their_address(pair: tuple[Container, Container]) -> None:
+    one, two = pair
+    assert one.reaches(two.address) and two.reaches(one.address)
+    assert one.address in one.run("ip addr")[1]
+
+
+def test_traffic_goes_through_the_host_or_directly_as_the_topology_says(
+    network: OverlayCluster, topology: str, pair: tuple[Container, Container]
+) -> None:
+    one, two = pair
+    said = one.run(f"busybox traceroute -n -w 2 -q 1 -m 5 {two.address}")[1]
+    hops = [line.split()[1] for line in said.splitlines()[1:]]
+    subnets = {r["hostname"]: r for r in network.overlay()["runners"]}
+    way = {"hub": subnets["n1"]["host_address"], "mesh": subnets["n2"]["gateway"]}
+    assert hops[-2:] == [way[topology], two.address], said
+
+
+def test_programs_killed_and_started_in_any_order_lose_no_packet(
+    network: OverlayCluster, pair: tuple[Container, Container]
+) -> None:
+    parts = [network.host, network.runners["n1"], network.runners["n2"]]
+    with no_echo_lost(*pair):
+        for part in parts:
+            part.kill()
+        for part in reversed(parts):
+            part.start()
+        network.until(lambda: network.online() == {"n1", "n2"})
+        network.until_ready()
+        network.host.stop()
+        network.host.start()
+        network.until_ready()
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "ip link del vxlan0",
+        "bridge fdb del 00:00:00:00:00:00 dev vxlan0 dst 192.168.77.1 self",
+        "ip route del 10.128.0.0/12",
+        "ip addr flush dev kohaku-overlay",
+        "ip link set kohaku-overlay down",
+        "ip link del kohaku-overlay",
+    ],
+)
+def test_what_is_cut_on_a_node_heals_by_itself(
+    network: OverlayCluster, topology: str, pair: tuple[Container, Container], cut: str
+) -> None:
+    before = healed(network, "n1")
+    assert "rror" not in network.machines["n1"].run(cut)
+    wait_for(lambda: healed(network, "n1") > before and pair[0].reaches(pair[1].address), network.logs)
+    assert pair[1].reaches(pair[0].address)
+    text = network.fetch("GET", "/metrics")[1].decode()
+    assert f'kohakuriver_overlay_healed_total{{node="n1"}} {healed(network, "n1")}' in text
+
+
+def test_what_is_cut_on_the_host_heals_by_itself(network: OverlayCluster, pair: tuple[Container, Container]) -> None:
+    for cut in CUTS_ON_THE_HOST:
+        before = network.overlay()["healed"]
+        network.machines["host"].run(cut)
+        wait_for(functools.partial(has_healed, network, before), network.logs)
+        wait_for(lambda: pair[0].reaches(pair[1].address), network.logs)
+
+
+def test_a_deleted_rule_comes_back(network: OverlayCluster) -> None:
+    machine = network.machines["n1"]
+    machine.run("iptables -D KOHAKU-NODE-FORWARD 1; iptables -t nat -F KOHAKU-NODE-POSTROUTING")
+    machine.run(
+        "ip link add nudge type bridge; ip link del nudge"
+    )  # rules are looked at every minute, and with any change
+    wait_for(lambda: "MASQUERADE" in machine.run("iptables -t nat -S KOHAKU-NODE-POSTROUTING"), network.logs)
+    assert "-j DROP" in machine.run("iptables -S KOHAKU-NODE-FORWARD")
+
+
+def test_a_container_cannot_send_as_another(network: OverlayCluster, pair: tuple[Container, Container]) -> None:
+    one, two = pair
+    thief = network.place("n1")
+    ports = network.machines["n1"]
+    wait_for(lambda: thief.address in ports.run("nft list table bridge KOHAKU-NODE"), network.logs)
+    assert thief.reaches(two.address)
+    thief.run(f"ip addr add {one.address}/18 dev eth0")
+    assert thief.run(f"busybox ping -c 2 -W 1 -I {one.address} {two.address}")[0] != 0
+    assert thief.reaches(two.address) and one.reaches(two.address)
+
+
+def test_vxlan_comes_from_members_only(network: OverlayCluster) -> None:
+    for machine in network.machines.values():
+        rules = machine.run("iptables -S | grep -e '--dport 4789'").splitlines()
+        assert rules[-1].endswith("-j DROP") and all(rule.endswith("-j ACCEPT") for rule in rules[:-2])
+
+
+def test_containers_come_out_under_their_nodes_address(
+    network: OverlayCluster, pair: tuple[Container, Container]
+) -> None:
+    machine = network.machines["host"]
+    watcher = machine.spawn(["tcpdump", "-lni", "eth0", "-c", "1", "icmp"], {}, machine.directory / "seen")
+    time.sleep(1)
+    assert pair[0].reaches(machine.address)
+    watcher.wait(20)
+    assert f"IP {network.machines['n1'].address} > {machine.address}" in (machine.directory / "seen").read_text()
+
+
+def test_a_stopped_host_stops_no_direct_traffic(network: OverlayCluster, pair: tuple[Container, Container]) -> None:
+    network.host.kill()
+    assert pair[0].reaches(pair[1].address)
