@@ -219,7 +219,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
 
 
 def _make_image_work(settings: HostSettings, clock: Clock, keys: RunnerKeys) -> ImageWork:
-    client = DockerClient(settings.docker_socket, clock)
+    client = DockerClient(settings.docker_socket)
     folder = Path(settings.shared_dir or settings.state_dir).expanduser() / TARBALL_FOLDER
     return ImageWork(
         settings=settings,

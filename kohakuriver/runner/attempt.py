@@ -216,5 +216,5 @@ def _explain(held: Held, seen: Observed, why: Why | None) -> str | None:
     if why is Why.TIME_LIMIT:
         return f"it ran longer than its time limit of {show_seconds(spec.time_limit_seconds)}"
     if seen.exit and seen.exit.code is None:
-        return "Docker died as it ended, and lost its exit code"
+        return "its exit code is lost: its first process was killed, and so was Docker"
     return None

@@ -12,13 +12,14 @@ def make_engine(settings: RunnerSettings, cluster_id: str) -> Engine:
     """The engine of a node for its workloads of that cluster, not yet open; raises NotAllowed."""
     hostname = hostname_of(settings)
     check_engine_allowed(settings)
+    state_dir = Path(settings.state_dir).expanduser()
     if settings.engine == "process":
         from kohakuriver.system.process_engine import ProcessEngine
 
-        return ProcessEngine(Path(settings.state_dir).expanduser() / "processes", cluster_id, hostname)
+        return ProcessEngine(state_dir / "processes", cluster_id, hostname)
     from kohakuriver.system.docker_engine import DockerEngine
 
-    return DockerEngine(cluster_id, hostname, settings.docker_socket)
+    return DockerEngine(cluster_id, hostname, state_dir / "containers", settings.docker_socket)
 
 
 def check_engine_allowed(settings: RunnerSettings) -> None:

@@ -56,14 +56,9 @@ class Workloads:
             raise
         self._well_again()
         self._connected = True
-        there, strays = {each.key for each in seen}, {each.key for each in seen if not each.is_vps}
         for held in list(self._held.values()):
-            if held.over and held.key not in there:
-                await life_of(self._bench, held).leave()
-                self._forget_if_done(held)
-            else:
-                self._begin(held)
-        self._remove_leftovers(strays)
+            self._begin(held)
+        self._remove_leftovers({each.key for each in seen if not each.is_vps})
         self._bench.loops.run("engine events", self._listen)
         self._bench.loops.start("sweep", self._sweep, SWEEP_SECONDS)
         self._bench.changed.set()

@@ -8,14 +8,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from kohakuriver.model.errors import EngineFailed
-from kohakuriver.system.clock import Clock
 from kohakuriver.system.docker_errors import ApiRefused, unreachable
 from kohakuriver.system.docker_stream import get_json
 
 T = TypeVar("T")
 CLOSE_SECONDS = 10.0
 LOOKS_AT_ONCE = 16
-_FIRST_VERSION_THAT_KEEPS_LINE_ENDS = (1, 42)
 
 
 @unique  # equal values would make one pool of two
@@ -29,21 +27,14 @@ class Pool(Enum):
     ACTS = (24, 600.0)
     PULLS = (2, 600.0)
     EVENTS = (1, 60.0)
-    LAST_WORDS = (1, 0.0)
     FILES = (4, 0.0)
 
 
 class DockerClient:
-    """One daemon; `socket` is the path of its unix socket.
+    """One daemon; `socket` is the path of its unix socket."""
 
-    `answered_at` is the monotonic moment when the latest call began that the daemon answered.
-    """
-
-    def __init__(self, socket: str, clock: Clock) -> None:
+    def __init__(self, socket: str) -> None:
         self.socket = socket
-        self._clock = clock
-        self.loses_line_ends = True
-        self.answered_at = 0.0
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._pools: dict[Pool, ThreadPoolExecutor] = {}
         self._apis: dict[Pool, Any] = {}
@@ -54,8 +45,6 @@ class DockerClient:
             self._pools = {pool: ThreadPoolExecutor(pool.value[0], f"docker-{pool.name.lower()}") for pool in Pool}
         if not self._apis:
             self._apis = await self.run(Pool.EVENTS, lambda: _connect(self.socket))
-            version = tuple(int(part) for part in self._apis[Pool.EVENTS].api_version.split("."))
-            self.loses_line_ends = version < _FIRST_VERSION_THAT_KEEPS_LINE_ENDS
 
     async def close(self) -> None:
         """Let the calls under way end, with limited patience, and let go."""
@@ -80,18 +69,13 @@ class DockerClient:
 
         On the loop, because it takes a third of the time that it takes in a thread.
         """
-        begun_at = self._clock.monotonic()
         async with self._looks:
-            answer = await get_json(self.socket, f"{target}?{urlencode(query)}" if query else target)
-        self.answered_at = max(self.answered_at, begun_at)
-        return answer
+            return await get_json(self.socket, f"{target}?{urlencode(query)}" if query else target)
 
     async def call(self, pool: Pool, work: Callable[[Any], T]) -> T:
         """The result of a call of the SDK's `APIClient`; raises ApiRefused, and EngineFailed without an answer."""
-        api, begun_at = self._apis.get(pool), self._clock.monotonic()
-        result = await self.run(pool, lambda: _translated(self.socket, lambda: work(api)))
-        self.answered_at = max(self.answered_at, begun_at)
-        return result
+        api = self._apis.get(pool)
+        return await self.run(pool, lambda: _translated(self.socket, lambda: work(api)))
 
 
 def _connect(socket: str) -> dict[Pool, Any]:

@@ -1,6 +1,5 @@
 """The containers of one cluster on one node, by the keys of their workloads: every act on them may be repeated."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -11,9 +10,10 @@ from urllib.parse import quote
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.system.clock import Clock
+from kohakuriver.system.container_records import Records
 from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_errors import ApiRefused, failed, told_as
-from kohakuriver.system.docker_spec import Owner, container_config, key_of, observed
+from kohakuriver.system.docker_spec import Owner, container_config, is_of_vps, key_of, observed, phase_of
 from kohakuriver.system.engine import ContainerSpec, Observed, Phase, WorkloadKey
 
 log = logging.getLogger(__name__)
@@ -24,16 +24,16 @@ REMOVAL_TRIES, REMOVAL_PAUSE_SECONDS = 100, 0.1
 class Containers:
     """Hands for our containers; every method raises EngineFailed, and NotFound for a key that is not there."""
 
-    def __init__(self, client: DockerClient, owner: Owner, clock: Clock) -> None:
+    def __init__(self, client: DockerClient, owner: Owner, clock: Clock, records: Records) -> None:
         self._client = client
         self._owner = owner
         self._clock = clock
+        self._records = records
         self._ids: dict[WorkloadKey, str] = {}
-        self._fresh: set[WorkloadKey] = set()
 
     async def create(self, spec: ContainerSpec) -> WorkloadKey | None:
         """Make it; the key of the older attempt that had to go for it, if there was one."""
-        config = container_config(spec, self._owner)
+        config = container_config(spec, self._owner, str(self._records.program), str(self._records.path(spec.key)))
         displaced = None
         while True:
             try:
@@ -48,17 +48,10 @@ class Containers:
                 displaced = holder or displaced
             else:
                 self._ids[spec.key] = made["Id"]
-                self._fresh.add(spec.key)
                 return displaced
 
-    def take_fresh(self, key: WorkloadKey) -> bool:
-        """Whether this object made the container and has never been asked this before: it has surely not started."""
-        is_fresh = key in self._fresh
-        self._fresh.discard(key)
-        return is_fresh
-
     async def start(self, key: WorkloadKey) -> None:
-        """Start one that has never run: Docker itself would run an ended one again."""
+        """Start it; whether its program has run already is not looked at here."""
         with told_as("cannot start the container"):
             await self._act(key, lambda api, container_id: api.start(container_id))
 
@@ -85,23 +78,24 @@ class Containers:
             facts = await self._ask(key, lambda container_id: self._client.look(f"/containers/{container_id}/json"))
         return observed(key, facts)
 
-    async def observe_all(self) -> list[Observed]:
-        """Look at all of them."""
-        seen = await asyncio.gather(*map(self._observe_if_there, await self.keys()))
-        return [each for each in seen if each is not None]
+    async def list(self) -> list[Observed]:
+        """What Docker's list tells of all of them: no times, and no exit codes."""
+        return list((await self._list()).values())
 
-    async def keys(self, only: WorkloadKey | None = None) -> list[WorkloadKey]:
-        """Which of ours are there, all or the one."""
+    async def _list(self, only: WorkloadKey | None = None) -> dict[WorkloadKey, Observed]:
         filters = json.dumps(self._owner.filters(only))
         with told_as("cannot list the containers"):
             found = await self._client.look("/containers/json", all="1", filters=filters)
-        ids = {key: each["Id"] for each in found if (key := key_of(each["Labels"])) is not None}
-        self._ids |= ids
-        return list(ids)
+        by_key = {key: each for each in found if (key := key_of(each["Labels"])) is not None}
+        self._ids |= {key: each["Id"] for key, each in by_key.items()}
+        return {
+            key: Observed(key, phase_of(each["State"]), is_vps=is_of_vps(each["Labels"]))
+            for key, each in by_key.items()
+        }
 
     async def id_of(self, key: WorkloadKey) -> str:
         """Docker's own name for it."""
-        if key not in self._ids and key not in await self.keys(key):
+        if key not in self._ids and key not in await self._list(key):
             raise _not_found(key)
         return self._ids[key]
 
@@ -134,12 +128,6 @@ class Containers:
                     raise Conflict(f"task {key.task_id} does not run") from None
                 if phase is not into:
                     raise
-
-    async def _observe_if_there(self, key: WorkloadKey) -> Observed | None:
-        try:
-            return await self.observe(key)
-        except NotFound:
-            return None
 
     async def _holder(self, spec: ContainerSpec) -> WorkloadKey | None:
         """The key of whoever has our name: it is ours already, or an older attempt, which is gone then."""
@@ -180,7 +168,6 @@ class Containers:
 
     def _forget(self, key: WorkloadKey) -> None:
         self._ids.pop(key, None)
-        self._fresh.discard(key)
 
 
 def _not_found(key: WorkloadKey) -> NotFound:

@@ -1,57 +1,66 @@
-"""The docker engine: workloads as containers of the Docker daemon on this node."""
+"""The docker engine: workloads as containers of the Docker daemon on this node.
+
+Docker makes, starts, freezes and removes them. What they write and how they end is told by their own first process
+(`container_records`), which needs no daemon for it.
+"""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Sequence
+import errno
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
 
-from kohakuriver.model.errors import EngineFailed, TooMany, Unavailable
+from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.system.clock import Clock, SystemClock
-from kohakuriver.system.docker_capture import Capture
+from kohakuriver.system.container_record import Record, together
+from kohakuriver.system.container_records import STAND_IN_FOR_KILL, Records, key_of_file
+from kohakuriver.system.container_shim import end_shim
 from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_events import EventStream
 from kohakuriver.system.docker_exec import begin_exec, inside
 from kohakuriver.system.docker_images import Images
-from kohakuriver.system.docker_orphans import Fate, daemon_started_at, end_orphan, find_orphan
-from kohakuriver.system.docker_pipes import PipeFinder, Watched, save_last_words
 from kohakuriver.system.docker_root import open_root
 from kohakuriver.system.docker_snapshots import DockerWorkspaces
-from kohakuriver.system.docker_spec import Owner
+from kohakuriver.system.docker_spec import Owner, is_of_vps
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.hanging_up import end_strays
-from kohakuriver.system.loops import Loops
+from kohakuriver.system.inotify import Inotify
+from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.rooted import Root
 
+log = logging.getLogger(__name__)
 DEFAULT_SOCKET = "/var/run/docker.sock"
 OPEN_SECONDS = 15.0
-MAX_CAPTURES = 100_000
-# What a daemon says of a container that its predecessor started, and whose end nobody wrote down.
-LOST_EXIT_CODE = 255
-ORPHAN_SECONDS = 0.3  # what a shim was about to do when the daemon died, it has done by then
-DIED_STARTING = "Docker died while it was starting this and lost its end; it had begun, so it is not run again"
+BEGIN_SECONDS, LOOK_AGAIN_SECONDS = 60.0, 1.0
+NO_BEGIN = "the first process of its container does not begin; is the state directory mounted noexec?"
 
 
 class DockerEngine:
-    """The containers of one cluster on one node; `socket` is the path of the daemon's unix socket."""
+    """The containers of one cluster on one node; their records are kept in `state`, `socket` is the daemon's."""
 
-    def __init__(self, cluster: str, node: str, socket: str = DEFAULT_SOCKET, clock: Clock | None = None) -> None:
+    def __init__(
+        self, cluster: str, node: str, state: Path, socket: str = DEFAULT_SOCKET, clock: Clock | None = None
+    ) -> None:
         clock, owner = clock or SystemClock(), Owner(cluster, node)
         self._clock = clock
-        self._client = DockerClient(socket, clock)
+        self._client = DockerClient(socket)
         self._images = Images(self._client)
-        self._containers = Containers(self._client, owner, clock)
+        self._records = Records(state)
+        self._containers = Containers(self._client, owner, clock, self._records)
         self._mark = f"{cluster}/{node}"
-        self.workspaces = DockerWorkspaces(self._client, self._containers, owner)
-        self._events = EventStream(self._client, owner, clock, self)
-        self._loops = Loops(clock, spawn_limit=MAX_CAPTURES)
-        self._captures: dict[WorkloadKey, Capture] = {}
-        self._pipes = PipeFinder()
-        self._daemon_is_back = threading.Event()
-        self._begun: set[WorkloadKey] = set()
+        self.workspaces = DockerWorkspaces(self._client, self._containers, owner, self._begin_again)
+        self._events = EventStream(self._client, owner, clock, self._tell_of_all)
+        self._loops = Loops(clock)
+        self._ears: Inotify | None = None
+        self._starting: dict[WorkloadKey, Wake] = {}
+        self._well_started: set[WorkloadKey] = set()
+        self._vps: set[WorkloadKey] = set()
 
     @property
     def images(self) -> Images:
@@ -62,6 +71,8 @@ class DockerEngine:
         """Connect and begin to listen; raises EngineFailed when the daemon does not answer."""
         await self._client.open()
         await end_strays(self._mark)
+        await self._client.run(Pool.FILES, self._records.open)
+        self._listen_to_records()
         with suppress(ValueError):  # we listen already
             self._loops.run("docker events", self._events.run)
         try:
@@ -70,12 +81,13 @@ class DockerEngine:
             raise EngineFailed("the Docker daemon gives no events", retry_elsewhere=True) from None
 
     async def close(self) -> None:
-        """Let go of everything of ours; containers go on, and what they write meanwhile stays in Docker's log."""
+        """Let go of everything of ours; containers go on, and so do their records and output."""
         self._events.close()
-        self._daemon_is_back.set()
+        if self._ears is not None:
+            asyncio.get_running_loop().remove_reader(self._ears.descriptor)
+            self._ears.close()
+            self._ears = None
         await self._loops.stop()
-        for key in list(self._captures):
-            await self._drop_capture(key)
         await self._client.close()
 
     async def describe(self) -> EngineInfo:
@@ -96,41 +108,44 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> None:
         """Make the container; one of an older attempt under the same name goes first, whichever node made it."""
+        record = await self._look(spec.key)
+        if record is not None and record.is_barred:
+            await self._take_away(spec.key)
+        self._notice(spec)
+        await self._client.run(Pool.FILES, lambda: self._records.prepare(spec))
         displaced = await self._containers.create(spec)
         if displaced is not None:
-            await self._drop_capture(displaced)
+            await self._client.run(Pool.FILES, lambda: self._bury(displaced))
 
     async def start(self, spec: ContainerSpec) -> None:
-        """Start it and copy its output; no container is ever started twice. Raises EngineFailed, NotFound."""
-        container_id = await self._containers.id_of(spec.key)
-        if not self._containers.take_fresh(spec.key):
-            seen = await self._containers.observe(spec.key)
-            if seen.phase is not Phase.CREATED:
-                return await self.adopt(spec)
-            await self._refuse_second_run(spec.key, container_id)
-        await self._images.check_program(spec, container_id)
-        await self._attach(spec, container_id)
-        try:
-            await self._containers.start(spec.key)
-        except EngineFailed as failed:
-            if failed.retry_elsewhere:
-                await self._notice_begun(spec.key, container_id)
-            raise
-        await self._captures[spec.key].hold_pipes(self._pipes)
+        """Start it and return when its program runs; no program is ever run twice. Raises EngineFailed, NotFound."""
+        record = await self._look(spec.key)
+        if record is not None and record.is_barred:
+            await self.create(spec)
+        if record is None or not record.is_claimed:
+            record = await self._begin(spec.key)
+        if spec.key not in self._vps:  # which are started again, and then open them again
+            await self._client.run(Pool.FILES, lambda: self._records.seal(spec))
+        if record.errno == errno.ENOENT:
+            raise EngineFailed(f"image {spec.image} has no program {spec.command[0]!r}")
+        if record.errno:
+            raise EngineFailed(f"{spec.command[0]!r} in image {spec.image} cannot be run: {os.strerror(record.errno)}")
 
     async def adopt(self, spec: ContainerSpec) -> None:
-        """Go on copying the output of a container that this object did not start; raises NotFound, EngineFailed."""
-        seen = await self._containers.observe(spec.key)
-        if spec.key in self._captures or seen.phase is Phase.CREATED:
-            return
-        capture = await self._new_capture(spec)
-        if seen.phase is not Phase.EXITED:
-            self._follow(capture)
-            await capture.hold_pipes(self._pipes)
+        """Nothing is to be done: output and end are put down without us. Raises NotFound, EngineFailed."""
+        self._notice(spec)
+        await self.observe(spec.key)
 
     async def signal(self, key: WorkloadKey, number: int) -> None:
-        """Send a signal to the init of the container, which hands it on; raises NotFound, EngineFailed."""
-        await self._containers.signal(key, number)
+        """Send a signal to the program; raises NotFound, EngineFailed."""
+        if await self._look(key) is None:
+            return await self._containers.signal(key, number)
+        sent = STAND_IN_FOR_KILL if number == signal.SIGKILL else number
+        if not await self._client.run(Pool.FILES, lambda: self._records.signal(key, sent)):
+            await self._containers.signal(key, sent)
+        if number == signal.SIGKILL:
+            with suppress(Conflict):  # it has ended; a frozen one has to thaw for that
+                await self._containers.resume(key)
 
     async def pause(self, key: WorkloadKey) -> None:
         """Freeze it; raises Conflict when it does not run, NotFound, EngineFailed."""
@@ -142,28 +157,36 @@ class DockerEngine:
 
     async def observe(self, key: WorkloadKey) -> Observed:
         """Look at one; raises NotFound, EngineFailed."""
-        seen = await self._containers.observe(key)
-        if seen.exit is None or seen.exit.code != LOST_EXIT_CODE or seen.finished_at is None:
+        record = await self._look(key)
+        if record is not None and record.ended_at is not None and key not in self._vps:
+            return together(Observed(key, Phase.EXITED), record)  # there is nothing that Docker could add
+        try:
+            seen = await self._containers.observe(key)
+        except NotFound:
+            if record is None or record.is_claimed:
+                raise
+            return Observed(key, Phase.CREATED)  # who made it anew was cut off in the middle
+        if record is None:
             return seen
-        born = await self._client.run(Pool.FILES, lambda: daemon_started_at(self._client.socket))
-        was_lost = born is not None and (seen.started_at or born) < born - 1 <= seen.finished_at
-        return replace(seen, exit=replace(seen.exit, code=None)) if was_lost else seen
+        record = await self._look(key) or record  # what Docker saw is older than what we look at then
+        return together(seen, record)
 
     async def observe_all(self) -> list[Observed]:
         """Look at all of ours; raises EngineFailed."""
-        return await self._containers.observe_all()
+        seen = await self._containers.list()
+        records = await self._client.run(Pool.FILES, lambda: [self._records.look(each.key) for each in seen])
+        judged = [await self._judged(each, record) for each, record in zip(seen, records, strict=True)]
+        return [each for each in judged if each is not None]
 
     async def finish_logs(self, spec: ContainerSpec) -> None:
-        """Return when the files hold the whole output of an exited container; raises NotFound, EngineFailed."""
-        capture = self._captures.get(spec.key) or await self._new_capture(spec)
-        with told_as("cannot read Docker's log"):
-            await capture.finish()
+        """Return when the output of an exited container is on disk; raises EngineFailed when it is not complete."""
+        await self._client.run(Pool.FILES, lambda: self._records.sync(spec))
 
     async def remove(self, key: WorkloadKey) -> None:
         """Take it away with its volumes, running or not; raises EngineFailed."""
-        await self._containers.remove(key)
-        await self._drop_capture(key)
-        self._begun.discard(key)
+        await self._client.run(Pool.FILES, lambda: self._records.end(key))
+        await self._take_away(key)
+        await self._client.run(Pool.FILES, lambda: self._records.forget(key))
 
     async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
         """Start another process in it; raises NotFound, Conflict when it does not run, EngineFailed."""
@@ -181,65 +204,97 @@ class DockerEngine:
         """Keys about which something changed since the engine was opened; for one listener."""
         return self._events.changes.listen()
 
-    def died(self, at: float) -> None:
-        """The daemon died at that moment (unix seconds): whoever copies output must know."""
-        captures = list(self._captures.values())
-        for capture in captures:
-            capture.lose(at)
-        self._daemon_is_back = until = threading.Event()
-        with suppress(TooMany, Unavailable):
-            self._loops.spawn("keep where the daemon's log breaks off", _keep_anchors(captures))
-            self._loops.spawn("last words", self._save_last_words(captures, until))
+    def _notice(self, spec: ContainerSpec) -> None:
+        if is_of_vps(spec.labels):
+            self._vps.add(spec.key)
 
-    async def revived(self) -> None:
-        """The daemon is back: anything may have changed, and output that was copied live is in its log now."""
-        self._daemon_is_back.set()
-        for key in await self._containers.keys():
+    async def _take_away(self, key: WorkloadKey) -> None:
+        """Remove a container, and what a start of it that was cut off, before us perhaps, left of it."""
+        with suppress(NotFound):
+            container_id = await self._containers.id_of(key)
+            await self._containers.remove(key)
+            if key not in self._well_started:
+                await self._client.run(Pool.FILES, lambda: end_shim(container_id))
+        self._well_started.discard(key)
+        self._vps.discard(key)
+
+    async def _begin(self, key: WorkloadKey) -> Record:
+        """The record of a program that runs or cannot be run; raises EngineFailed, and then it never will as it is."""
+        news = self._starting[key] = Wake()
+        try:
+            await self._containers.start(key)
+            self._well_started.add(key)
+            return await self._settled(key, news)
+        except EngineFailed:
+            if await self._client.run(Pool.FILES, lambda: self._records.bar(key)):
+                raise
+            return await self._settled(key, news)  # Docker did not live to say so, but it runs
+        finally:
+            del self._starting[key]
+
+    async def _begin_again(self, key: WorkloadKey) -> None:
+        """Run the program of a container that has exited once more; a no-op while it runs."""
+        record = await self._look(key)
+        if record is None or not record.pid:
+            await self._client.run(Pool.FILES, lambda: self._records.renew(key))
+            await self._begin(key)
+
+    async def _settled(self, key: WorkloadKey, news: Wake) -> Record:
+        """The record as soon as it says whether the program runs; raises EngineFailed when it never will."""
+        give_up_at = self._clock.monotonic() + BEGIN_SECONDS
+        while True:
+            news.clear()
+            record = await self._look(key)
+            if record is not None and record.is_settled:
+                return record
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), LOOK_AGAIN_SECONDS)
+                continue
+            if self._clock.monotonic() > give_up_at or await self._has_ended_unclaimed(key):
+                raise EngineFailed(NO_BEGIN, retry_elsewhere=True)
+
+    async def _has_ended_unclaimed(self, key: WorkloadKey) -> bool:
+        try:
+            has_ended = (await self._containers.observe(key)).exit is not None
+        except EngineFailed:
+            return False  # the daemon is away
+        record = await self._look(key)
+        return has_ended and (record is None or not record.is_claimed)
+
+    async def _judged(self, listed: Observed, record: Record | None) -> Observed | None:
+        """What is true of a container; None when it is not there any more."""
+        if record is not None and (record.pid or record.ended_at is not None or not record.is_claimed):
+            return together(listed, record)
+        try:
+            seen = await self._containers.observe(listed.key)
+        except NotFound:
+            return None
+        return seen if record is None else together(seen, record)
+
+    async def _look(self, key: WorkloadKey) -> Record | None:
+        return await self._client.run(Pool.FILES, lambda: self._records.look(key))
+
+    def _bury(self, key: WorkloadKey) -> None:
+        self._records.end(key)
+        self._records.forget(key)
+
+    def _listen_to_records(self) -> None:
+        """Hear at once what Docker's events tell a tenth of a second later; without that, those are enough."""
+        if self._ears is None:
+            try:
+                self._ears = Inotify(self._records.directory)
+            except OSError as error:
+                log.warning("no inotify for the records of containers error=%s", error)
+            else:
+                asyncio.get_running_loop().add_reader(self._ears.descriptor, self._hear, self._ears)
+
+    def _hear(self, ears: Inotify) -> None:
+        for key in filter(None, map(key_of_file, ears.read())):
+            if key in self._starting:
+                self._starting[key].set()
             self._events.changes.tell(key)
-        for capture in self._captures.values():
-            if capture.needs_follower:
-                self._follow(capture)
 
-    async def _notice_begun(self, key: WorkloadKey, container_id: str) -> None:
-        """A start failed for no reason of its own: remember if the program runs all the same."""
-        await self._clock.sleep(ORPHAN_SECONDS)
-        orphan = await self._client.run(Pool.FILES, lambda: find_orphan(container_id))
-        if orphan.fate is Fate.BEGUN:
-            self._begun.add(key)
-
-    async def _refuse_second_run(self, key: WorkloadKey, container_id: str) -> None:
-        """The daemon says that it was never started; believe the machine. Raises EngineFailed when it was."""
-        orphan = await self._client.run(Pool.FILES, lambda: find_orphan(container_id))
-        if orphan.fate is not Fate.ABSENT:
-            await self._client.run(Pool.FILES, lambda: end_orphan(orphan))
-        if orphan.fate is Fate.BEGUN or key in self._begun:
-            self._begun.add(key)
-            raise EngineFailed(DIED_STARTING)
-
-    async def _save_last_words(self, captures: Sequence[Capture], until: threading.Event) -> None:
-        watched = [Watched(each.pipes, each.save_last_words) for each in captures if each.pipes is not None]
-        await self._client.run(Pool.LAST_WORDS, lambda: save_last_words(watched, until))
-
-    async def _attach(self, spec: ContainerSpec, container_id: str) -> None:
-        await self._drop_capture(spec.key)
-        capture = await self._new_capture(spec)
-        with told_as(f"cannot attach to {spec.name}"):
-            await capture.attach()
-        capture.live = self._loops.spawn(f"output of {spec.name}", capture.copy())
-
-    async def _new_capture(self, spec: ContainerSpec) -> Capture:
-        capture = Capture(self._client, self._events, self._clock, spec)
-        await capture.open(await self._containers.id_of(spec.key))
-        self._captures[spec.key] = capture
-        return capture
-
-    def _follow(self, capture: Capture) -> None:
-        capture.live = self._loops.spawn(f"output of {capture.spec.name}", capture.follow())
-
-    async def _drop_capture(self, key: WorkloadKey) -> None:
-        if (capture := self._captures.pop(key, None)) is not None:
-            await capture.close()
-
-
-async def _keep_anchors(captures: Sequence[Capture]) -> None:
-    await asyncio.gather(*(capture.keep_anchor() for capture in captures))
+    async def _tell_of_all(self) -> None:
+        """Docker was away: anything may have changed."""
+        for seen in await self._containers.list():
+            self._events.changes.tell(seen.key)

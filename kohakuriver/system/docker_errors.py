@@ -33,6 +33,7 @@ _ASKED_WRONG = (
     "argument list too long",
     "invalid argument",
 )
+_OF_THE_NODE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 # What a registry says of a name when it is certain.
 _NOT_IN_REGISTRY = (
     "not found",
@@ -73,7 +74,7 @@ def failed(doing: str, error: ApiRefused) -> EngineFailed:
     elif any(words in lower for words in _ASKED_WRONG):
         elsewhere = False
     else:
-        elsewhere = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status == HTTPStatus.NOT_FOUND
+        elsewhere = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status in _OF_THE_NODE
     return EngineFailed(f"{doing}: {text}", retry_elsewhere=elsewhere)
 
 

@@ -1,11 +1,11 @@
-"""The one stream of Docker events for all our containers, which also tells when the daemon has died."""
+"""The one stream of Docker events for all our containers, which begins again when the daemon has died."""
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.system.clock import Clock
@@ -15,7 +15,7 @@ from kohakuriver.system.docker_spec import Owner, key_of
 from kohakuriver.system.engine import WorkloadKey
 
 log = logging.getLogger(__name__)
-KINDS = ("create", "start", "die", "oom", "pause", "unpause", "destroy")
+KINDS = ("die", "pause", "unpause", "destroy")
 BACKOFF_FIRST_SECONDS, BACKOFF_CAP_SECONDS = 0.1, 5.0
 _NANO = 1_000_000_000
 
@@ -50,31 +50,19 @@ class Changes:
                 await self._bell.wait()
 
 
-class Watch(Protocol):
-    """Who must know of the daemon's deaths."""
-
-    def died(self, at: float) -> None:
-        """The daemon died at that moment (UTC unix seconds)."""
-
-    async def revived(self) -> None:
-        """It is back; events of the meantime are lost."""
-
-
 class EventStream:
-    """Listens for as long as it runs.
+    """Listens for as long as it runs; `revived` is called when there are events again, of which some are lost."""
 
-    `life` counts the daemons that were seen to die: a connection of ours that ended while the life went on was ended
-    by what it was about.
-    """
-
-    def __init__(self, client: DockerClient, owner: Owner, clock: Clock, watch: Watch) -> None:
+    def __init__(
+        self, client: DockerClient, owner: Owner, clock: Clock, revived: Callable[[], Awaitable[None]]
+    ) -> None:
         self.changes = Changes()
         self.connected = asyncio.Event()
-        self.life = 0
         self._client = client
         self._owner = owner
         self._clock = clock
-        self._watch = watch
+        self._revived = revived
+        self._was_away = False
         self._since = clock.now()
         self._source: Any = None
         self._closed = False
@@ -92,15 +80,6 @@ class EventStream:
                 log.warning("docker events are away error=%s", error)
             longest = min(BACKOFF_CAP_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 16))
             await self._clock.sleep(longest * (0.5 + random.random() / 2))
-
-    async def still(self, life: int, since: float) -> bool:
-        """Whether the daemon of that life was alive after a moment (monotonic seconds); asks it when nobody did since."""
-        if self._client.answered_at <= since:
-            try:
-                await self._client.look("/version")
-            except (ApiRefused, EngineFailed):
-                return False
-        return self.life == life and self.connected.is_set()
 
     def close(self) -> None:
         """Hang up; the thread that reads comes to its end."""
@@ -120,27 +99,21 @@ class EventStream:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        ended_at = self._clock.now()
 
         def read() -> None:
-            nonlocal ended_at
-            try:
-                for event in self._source:
-                    loop.call_soon_threadsafe(self._take, event)
-            finally:
-                ended_at = self._clock.now()
+            for event in self._source:
+                loop.call_soon_threadsafe(self._take, event)
 
         try:
-            if self.life:
+            if self._was_away:
                 log.info("docker events are back")
-                await self._watch.revived()
+                await self._revived()
             await self._client.call(Pool.EVENTS, lambda _: read())
         finally:
             self._source = None
             if not self._closed:
                 self.connected.clear()
-                self.life += 1
-                self._watch.died(ended_at)
+                self._was_away = True
 
     def _take(self, event: Mapping[str, Any]) -> None:
         self._since = max(self._since, event.get("timeNano", 0) / _NANO)

@@ -1,4 +1,4 @@
-"""The images of a node: whether they are there, pulled or loaded if they are not, and whether they have a program."""
+"""The images of a node: whether they are there, and pulled or loaded if they are not."""
 
 import asyncio
 import re
@@ -8,15 +8,12 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.system.docker_archives import Transfer, load_image
 from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_errors import ApiRefused, failed, not_pulled, told_as
-from kohakuriver.system.docker_program import ImageFacts, can_run, image_facts, places
-from kohakuriver.system.docker_stream import get, reading
-from kohakuriver.system.engine import ContainerSpec
 from kohakuriver.system.image_hands import FoundImage, Login, SeenImage
 
 # Made by us on a node and carried as tarballs: no registry has them.
@@ -30,9 +27,7 @@ class Images:
 
     def __init__(self, client: DockerClient) -> None:
         self._client = client
-        self._facts: dict[str, ImageFacts] = {}
         self._pulling: dict[str, asyncio.Lock] = {}
-        self._has: set[tuple[str, tuple[str, ...]]] = set()
 
     async def ensure(self, image: str, login: Login | None = None, transfer: Transfer | None = None) -> bool:
         """Return when the image is here, pulling it if need be; whether it was. Raises EngineFailed."""
@@ -83,29 +78,6 @@ class Images:
             with suppress(EngineFailed):  # a container or another image is made of it
                 await self.remove(image_id)
 
-    async def check_program(self, spec: ContainerSpec, container_id: str) -> None:
-        """Raise EngineFailed when the image surely lacks the program; looks into the container, once per image."""
-        with told_as(f"cannot look into image {spec.image}"):
-            image = self._facts.get(spec.image) or await self._look(spec.image)
-            wanted = tuple(places(spec, image))
-            if not wanted or (image.id, wanted) in self._has:
-                return
-            for place in wanted:
-                if await self._can_run(container_id, place):
-                    self._has.add((image.id, wanted))
-                    return
-        raise EngineFailed(f"image {spec.image} has no program {spec.command[0]!r}")
-
-    async def _can_run(self, container_id: str, place: str) -> bool:
-        target = f"/containers/{container_id}/archive?{urlencode({'path': place})}"
-        try:
-            async with reading(await get(self._client.socket, target, "HEAD")) as answer:
-                return can_run(answer.headers["x-docker-container-path-stat"])
-        except ApiRefused as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return False
-            raise
-
     async def _inspect(self, image: str) -> Mapping[str, Any]:
         """What Docker tells of it; nothing when it is not here. Raises EngineFailed."""
         try:
@@ -114,13 +86,7 @@ class Images:
             if error.status == HTTPStatus.NOT_FOUND:
                 return {}
             raise failed(f"image {image}", error) from None
-        self._facts[image] = image_facts(found)
         return found
-
-    async def _look(self, image: str) -> ImageFacts:
-        if not await self._inspect(image):
-            raise EngineFailed(f"image {image} is not on this node any more", retry_elsewhere=True)
-        return self._facts[image]
 
     async def _is_here(self, image: str) -> bool:
         return bool(await self._inspect(image))
@@ -140,7 +106,8 @@ class Images:
             await self._client.call(Pool.PULLS, pull)
         except ApiRefused as error:
             raise not_pulled(image, error.explanation) from None
-        await self._look(image)
+        if not await self._is_here(image):
+            raise EngineFailed(f"image {image} is not on this node any more", retry_elsewhere=True)
 
 
 def _watch(image: str, progress: Iterable[Mapping[str, Any]], transfer: Transfer) -> None:

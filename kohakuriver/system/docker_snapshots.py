@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -39,18 +39,24 @@ class DockerWorkspaces:
     """The containers and snapshots of VPS of one daemon."""
 
     def __init__(
-        self, client: DockerClient, containers: Containers, owner: Owner, flat_from_layers: int = FLAT_FROM_LAYERS
+        self,
+        client: DockerClient,
+        containers: Containers,
+        owner: Owner,
+        begin_again: Callable[[WorkloadKey], Awaitable[None]],
+        flat_from_layers: int = FLAT_FROM_LAYERS,
     ) -> None:
+        self._begin_again = begin_again
         self._client, self._containers, self._owner = client, containers, owner
         self._flat_from_layers = flat_from_layers
 
     async def start_again(self, key: WorkloadKey) -> None:
         """Start one that exited once more; a no-op when it runs."""
-        await self._containers.start(key)
+        await self._begin_again(key)
 
     async def containers(self, task_id: int) -> list[Observed]:
         """Every container of a VPS, the one of the latest attempt last."""
-        keys = [key for key in await self._containers.keys() if key.task_id == task_id]
+        keys = [each.key for each in await self._containers.list() if each.key.task_id == task_id]
         seen = [await self._containers.observe(key) for key in sorted(keys)]
         return [each for each in seen if each.is_vps]
 

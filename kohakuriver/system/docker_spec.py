@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Exit, Observed, Phase, WorkloadKey
+from kohakuriver.system.engine import (
+    STDERR_NAME,
+    STDOUT_NAME,
+    TYPE_LABEL,
+    VPS_TYPE,
+    ContainerSpec,
+    Exit,
+    Mount,
+    Observed,
+    Phase,
+    WorkloadKey,
+    cut_marker,
+)
 
 LABEL = "kohakuriver."
 CLUSTER_LABEL, NODE_LABEL = f"{LABEL}cluster", f"{LABEL}node"
@@ -15,11 +27,9 @@ TASK_LABEL, ATTEMPT_LABEL = f"{LABEL}task", f"{LABEL}attempt"
 # chroot still work without these. SETFCAP stays: rpm refuses to unpack files with capabilities without it.
 DROPPED_CAPABILITIES = ("AUDIT_WRITE", "MKNOD", "NET_RAW", "SETPCAP")
 
-# Docker's own copy of the output, from which it is completed after a restart; `local` is the only driver that keeps
-# bytes as they are. A record of a line costs some 28 bytes more than the line, so one file has room for both
-# streams up to their limit unless most lines are very short. Two files: with one, Docker empties it when it is full.
-LOG_DRIVER, LOG_FILES = "local", 2
-LOG_RESERVE_BYTES = 1 << 20
+# Where a container finds what its first process needs; /dev is a file system of its own, so that nothing of it gets
+# into an image that somebody makes out of the container.
+INIT_DIRECTORY = "/dev/.kohakuriver"
 
 NANO = 1_000_000_000
 
@@ -59,13 +69,23 @@ class Owner:
         return labels.get(CLUSTER_LABEL) == self.cluster
 
 
-def container_config(spec: ContainerSpec, owner: Owner) -> dict[str, Any]:
-    """The body of Docker's create call; nothing gets in that is not written here."""
-    program, *arguments = spec.command
+def container_config(spec: ContainerSpec, owner: Owner, init: str, record: str) -> dict[str, Any]:
+    """The body of Docker's create call; nothing gets in that is not written here.
+
+    `init` is the program that becomes its first process, `record` the file where that puts down what happens.
+    """
+    files = {name: f"{INIT_DIRECTORY}/{name}" for name in ("init", "record", STDOUT_NAME, STDERR_NAME)}
+    limit_bytes = spec.log_limit_bytes
+    own_mounts = (
+        Mount(init, files["init"], read_only=True),
+        Mount(record, files["record"]),
+        Mount(str(spec.log_directory / STDOUT_NAME), files[STDOUT_NAME]),
+        Mount(str(spec.log_directory / STDERR_NAME), files[STDERR_NAME]),
+    )
     return {
         "Image": spec.image,
-        "Entrypoint": [program],
-        "Cmd": arguments,
+        "Entrypoint": [*files.values(), str(limit_bytes), cut_marker(limit_bytes).decode()],
+        "Cmd": list(spec.command),
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
         "Labels": {**spec.labels, **owner.labels(), **_key_labels(spec.key)},
         **({"WorkingDir": spec.working_dir} if spec.working_dir else {}),
@@ -76,13 +96,12 @@ def container_config(spec: ContainerSpec, owner: Owner) -> dict[str, Any]:
             **_pinning(spec),
             **({"NetworkMode": spec.network} if spec.network else {}),
             **({"ExtraHosts": [f"{name}:{address}" for name, address in spec.hosts.items()]} if spec.hosts else {}),
-            "Init": True,
             "RestartPolicy": {"Name": "no"},
-            "LogConfig": _log(spec),
+            "LogConfig": {"Type": "none"},  # its first process copies the output to where it belongs
             # Not `Binds`: those make a missing directory on the node instead of failing.
             "Mounts": [
                 {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
-                for mount in spec.mounts
+                for mount in (*own_mounts, *spec.mounts)
             ],
         },
     }
@@ -95,13 +114,12 @@ def key_of(labels: Mapping[str, str]) -> WorkloadKey | None:
 
 
 def observed(key: WorkloadKey, facts: Mapping[str, Any]) -> Observed:
-    """What Docker's inspect tells of a workload.
+    """What Docker's inspect tells of a workload, which may be wrong after a daemon was killed.
 
-    A program that ended by a signal and one that exited with 128+n look the same behind an init, so `signal` is
-    never claimed. Docker's own flag alone says whether memory ran out.
+    A program that ended by a signal and one that exited with 128+n look the same, so `signal` is never claimed.
     """
-    state, is_vps = facts["State"], _labels(facts).get(TYPE_LABEL) == VPS_TYPE
-    phase = _PHASES.get(state["Status"], Phase.EXITED)
+    state, is_vps = facts["State"], is_of_vps(facts.get("Config", {}).get("Labels") or {})
+    phase = phase_of(state["Status"])
     started = unix_seconds(state["StartedAt"]) if phase is not Phase.CREATED else None
     if phase is not Phase.EXITED:
         return Observed(key, phase, started_at=started, is_vps=is_vps)
@@ -112,8 +130,14 @@ def observed(key: WorkloadKey, facts: Mapping[str, Any]) -> Observed:
     return Observed(key, phase, end, started, finished, is_vps)
 
 
-def _labels(facts: Mapping[str, Any]) -> Mapping[str, str]:
-    return facts.get("Config", {}).get("Labels") or {}
+def is_of_vps(labels: Mapping[str, str]) -> bool:
+    """Whether a container with these labels is a VPS."""
+    return labels.get(TYPE_LABEL) == VPS_TYPE
+
+
+def phase_of(status: str) -> Phase:
+    """Docker's word for how a container stands, as ours."""
+    return _PHASES.get(status, Phase.EXITED)
 
 
 def unix_seconds(text: str) -> float | None:
@@ -162,11 +186,3 @@ def _pinning(spec: ContainerSpec) -> dict[str, Any]:
         request = {"Driver": "nvidia", "DeviceIDs": list(spec.gpu_ids), "Capabilities": [["gpu"]]}
         pinning["DeviceRequests"] = [request]
     return pinning
-
-
-def _log(spec: ContainerSpec) -> dict[str, Any]:
-    size_bytes = 2 * spec.log_limit_bytes + LOG_RESERVE_BYTES
-    return {
-        "Type": LOG_DRIVER,
-        "Config": {"max-size": str(size_bytes), "max-file": str(LOG_FILES), "compress": "false"},
-    }

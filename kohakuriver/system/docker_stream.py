@@ -1,4 +1,4 @@
-"""Plain HTTP with the Docker daemon on the event loop: for output and log, which flow for long, and for quick looks."""
+"""Plain HTTP with the Docker daemon on the event loop, for quick looks and for what flows for long."""
 
 import asyncio
 import json
@@ -13,7 +13,6 @@ from kohakuriver.system.docker_errors import ApiRefused, unreachable
 # The reader holds at most twice this before it stops reading from the socket: that holds up the container in turn.
 READ_BYTES = 128 * 1024
 ANSWER_SECONDS = 60.0
-_UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +45,9 @@ async def reading(stream: RawStream) -> AsyncIterator[RawStream]:
         await stream.close()
 
 
-async def attach(socket: str, container_id: str) -> RawStream:
-    """Listen to a container's output from now on; it is connected when this returns. Raises as `ask` does."""
-    target = f"/containers/{container_id}/attach?stream=1&stdout=1&stderr=1"
-    return await ask(socket, f"POST {target} HTTP/1.1\r\nHost: docker\r\n{_UPGRADE}Content-Length: 0\r\n\r\n")
-
-
-async def get(socket: str, target: str, method: str = "GET") -> RawStream:
+async def get(socket: str, target: str) -> RawStream:
     """Ask for a resource; the body comes without chunks because we speak HTTP/1.0. Raises as `ask` does."""
-    return await ask(socket, f"{method} {target} HTTP/1.0\r\n\r\n")
+    return await ask(socket, f"GET {target} HTTP/1.0\r\n\r\n")
 
 
 async def get_json(socket: str, target: str) -> Any:

@@ -27,6 +27,7 @@ FAST_HOST = {
     "KOHAKURIVER_CLEANUP_CHECK_INTERVAL_SECONDS": "0.5",
     "KOHAKURIVER_KILL_GRACE_SECONDS": "1",
 }
+PATIENT_HOST = {"KOHAKURIVER_HEARTBEAT_TIMEOUT_FACTOR": "120"}  # on a crowded machine a killed runner is long away
 NO_ENVIRONMENT = {"KOHAKURIVER_DEFAULT_CONTAINER_NAME": ""}
 NODES = ("alpha", "beta")  # alpha shares storage with the host, beta does not
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -154,6 +155,7 @@ def left_by_tasks(rig: Rig, daemon: Daemon | None = None) -> list[str]:
     found = [f"container {each['Names']}" for each in (daemon.containers("kohakuriver.cluster") if daemon else [])]
     for state in (rig.folder / runner for runner in rig.runners):
         found += [f"mark of a task {path}" for path in (state / "started").glob("*")]
+        found += [f"record of a container {path}" for path in (state / "containers").glob("*")]
         found += [f"place of a task {path}" for path in (state / "processes").glob("*/workloads/*")]
         scopes = [scope_of(str(root)) for root in (state / "processes").glob("*")]
         groups = (path for scope in scopes for path in CONTROL_GROUPS.glob(f"**/kohakuriver/{scope}/*"))
@@ -188,7 +190,7 @@ def make_rig(pyz: Path, tmp_path: Path) -> Iterator[MakeRig]:
     def make(names: tuple[str, ...], env: Mapping[str, str]) -> Rig:
         folder = tmp_path / f"cluster{len(made)}"
         folder.mkdir()
-        rig = Rig(pyz, folder)
+        rig = Rig(pyz, folder, host_env=PATIENT_HOST)
         for name in names:
             rig.add_runner(name, env)
         made.append(rig)

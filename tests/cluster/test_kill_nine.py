@@ -64,7 +64,7 @@ def test_nothing_is_lost_or_run_twice_when_host_and_runners_with_processes_are_k
 @pytest.mark.docker
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_or_run_twice_when_host_and_runners_with_containers_are_killed(
+def test_nothing_is_lost_or_run_twice_when_host_runners_and_docker_daemon_are_killed(
     make_rig: MakeRig, tmp_path: Path, docker_daemon: Daemon
 ) -> None:
     marks = tmp_path / "marks"
@@ -72,6 +72,7 @@ def test_nothing_is_lost_or_run_twice_when_host_and_runners_with_containers_are_
     rig = make_rig(("alpha", "beta"), docker_env(docker_daemon, marks))
     victims = {"host": _cycle(rig.host.kill, rig.host.start)}
     victims |= {name: _cycle(runner.kill, runner.start) for name, runner in rig.runners.items()}
+    victims["dockerd"] = _cycle(docker_daemon.kill, docker_daemon.restart)
     mount = {"additional_mounts": [f"{marks}:/marks"]}
     jobs = _storm(rig, victims, lambda job: {"arguments": ["-c", job.script("/marks")], **mount})
     assert _wrongs(rig, jobs, marks) == []

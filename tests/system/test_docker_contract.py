@@ -15,7 +15,9 @@ class TestDockerEngine(EngineContract):
     @pytest.fixture
     def rig(self, tmp_path: Path, docker_daemon: Daemon) -> Iterator[Rig]:
         yield Rig(
-            make=lambda cluster, node: DockerEngine(cluster, node, docker_daemon.socket),
+            make=lambda cluster, node: DockerEngine(
+                cluster, node, tmp_path / f"{cluster}-{node}", docker_daemon.socket
+            ),
             directory=tmp_path,
             image=IMAGE,
             network="none",

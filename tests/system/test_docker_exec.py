@@ -18,7 +18,7 @@ def test_sessions_of_an_earlier_life_end_and_what_they_left_to_itself_goes_on(
     tmp_path: Path, docker_daemon: Daemon
 ) -> None:
     def make(cluster: str, node: str) -> DockerEngine:
-        return DockerEngine(cluster, node, docker_daemon.socket)
+        return DockerEngine(cluster, node, tmp_path / f"{cluster}-{node}", docker_daemon.socket)
 
     rig = Rig(make=make, directory=tmp_path, image=IMAGE, network="none")
 

@@ -12,7 +12,6 @@ import pytest
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotAllowed, NotFound
 from kohakuriver.system import docker_root
-from kohakuriver.system.clock import SystemClock
 from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_root import open_root
 from kohakuriver.system.overlay_mount import layers_at, open_layers
@@ -37,7 +36,7 @@ def mounts() -> list[str]:
 
 def play(daemon: Daemon, script: Script) -> None:
     async def work() -> None:
-        client = DockerClient(daemon.socket, SystemClock())
+        client = DockerClient(daemon.socket)
         await client.open()
         try:
             await script(client)

@@ -62,7 +62,7 @@ class Node:
 def play(tmp_path: Path, docker_daemon: Daemon) -> Iterator[Callable[[Callable[[Node], Awaitable[None]]], None]]:
     def run(script: Callable[[Node], Awaitable[None]]) -> None:
         async def whole() -> None:
-            engine = DockerEngine(CLUSTER, NODE, docker_daemon.socket)
+            engine = DockerEngine(CLUSTER, NODE, tmp_path / "containers", docker_daemon.socket)
             await engine.open()
             try:
                 async with asyncio.timeout(300):

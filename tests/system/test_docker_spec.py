@@ -9,6 +9,11 @@ from kohakuriver.system.docker_spec import Owner, container_config, key_of, obse
 from kohakuriver.system.engine import ContainerSpec, Exit, Mount, Observed, Phase, WorkloadKey
 
 KEY = WorkloadKey(7, 2)
+INIT = {"Type": "bind", "Source": "/state/init", "Target": "/dev/.kohakuriver/init", "ReadOnly": True}
+FILES = [
+    {"Type": "bind", "Source": source, "Target": f"/dev/.kohakuriver/{name}", "ReadOnly": False}
+    for name, source in (("record", "/state/7.2"), ("stdout", "/logs/stdout"), ("stderr", "/logs/stderr"))
+]
 OWNER = Owner("lab", "alpha")
 
 
@@ -24,16 +29,21 @@ def spec(**changes: Any) -> ContainerSpec:
     return ContainerSpec(**(settings | changes))
 
 
+def config_of(**changes: Any) -> dict[str, Any]:
+    return container_config(spec(**changes), OWNER, "/state/init", "/state/7.2")
+
+
 def host(**changes: Any) -> dict[str, Any]:
-    config: dict[str, Any] = container_config(spec(**changes), OWNER)["HostConfig"]
+    config: dict[str, Any] = config_of(**changes)["HostConfig"]
     return config
 
 
 def test_a_plain_spec_asks_for_nothing_but_the_safe_defaults() -> None:
-    assert container_config(spec(), OWNER) == {
+    entrypoint = [*(f"/dev/.kohakuriver/{name}" for name in ("init", "record", "stdout", "stderr")), "1000"]
+    assert config_of() == {
         "Image": "busybox",
-        "Entrypoint": ["echo"],
-        "Cmd": ["a b"],
+        "Entrypoint": [*entrypoint, "\n[kohakuriver: output cut here at 1000 bytes]\n"],
+        "Cmd": ["echo", "a b"],
         "Env": [],
         "Labels": {
             "kohakuriver.cluster": "lab",
@@ -44,34 +54,27 @@ def test_a_plain_spec_asks_for_nothing_but_the_safe_defaults() -> None:
         "HostConfig": {
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETPCAP"],
-            "Init": True,
             "RestartPolicy": {"Name": "no"},
-            "LogConfig": {
-                "Type": "local",
-                "Config": {"max-size": str(2000 + (1 << 20)), "max-file": "2", "compress": "false"},
-            },
-            "Mounts": [],
+            "LogConfig": {"Type": "none"},
+            "Mounts": [INIT, *FILES],
         },
     }
 
 
 def test_a_full_spec_arrives_whole() -> None:
-    config = container_config(
-        spec(
-            env={"A": "1", "B": "x=y"},
-            working_dir="/work",
-            cpu_count=3,
-            cpu_ids=(4, 5, 6),
-            numa_node=1,
-            memory_bytes=8_000,
-            gpu_ids=("0", "GPU-1"),
-            pids_limit=99,
-            shm_bytes=1_000,
-            mounts=(Mount("/a", "/b"), Mount("/c", "/d", read_only=True)),
-            network="kohakuriver-net",
-            labels={"kohakuriver.type": "command"},
-        ),
-        OWNER,
+    config = config_of(
+        env={"A": "1", "B": "x=y"},
+        working_dir="/work",
+        cpu_count=3,
+        cpu_ids=(4, 5, 6),
+        numa_node=1,
+        memory_bytes=8_000,
+        gpu_ids=("0", "GPU-1"),
+        pids_limit=99,
+        shm_bytes=1_000,
+        mounts=(Mount("/a", "/b"), Mount("/c", "/d", read_only=True)),
+        network="kohakuriver-net",
+        labels={"kohakuriver.type": "command"},
     )
     assert (config["Env"], config["WorkingDir"]) == (["A=1", "B=x=y"], "/work")
     assert config["Labels"]["kohakuriver.type"] == "command"
@@ -86,6 +89,8 @@ def test_a_full_spec_arrives_whole() -> None:
         "NetworkMode": "kohakuriver-net",
         "DeviceRequests": [{"Driver": "nvidia", "DeviceIDs": ["0", "GPU-1"], "Capabilities": [["gpu"]]}],
         "Mounts": [
+            INIT,
+            *FILES,
             {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": False},
             {"Type": "bind", "Source": "/c", "Target": "/d", "ReadOnly": True},
         ],
@@ -100,7 +105,7 @@ def test_privileged_is_asked_for_only_when_the_spec_says_so() -> None:
 
 def test_labels_of_a_spec_cannot_make_it_another_owners() -> None:
     labels = {"kohakuriver.cluster": "other", "kohakuriver.node": "beta", "kohakuriver.task": "1"}
-    made = container_config(spec(labels=labels), OWNER)["Labels"]
+    made = config_of(labels=labels)["Labels"]
     assert OWNER.owns(made)
     assert key_of(made) == KEY
 
