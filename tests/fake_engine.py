@@ -68,6 +68,7 @@ class FakeWorkload:
         self.finished_at: float | None = None
         self.output = {STDOUT_NAME: bytearray(), STDERR_NAME: bytearray()}
         self.attached: FakeEngine | None = None
+        self.cpu_seconds = 0.0
         self._program = _program_of(spec)
         self.files = dict(node.saved_files.get(spec.image, {}))  # name → (what is in it, when it was written)
         self._steps: Iterator[Step | int] = iter(())
@@ -416,6 +417,9 @@ class FakeWorkspaces:
 
     async def changed_since(self, key: WorkloadKey, moment: float) -> bool:
         return any(at >= moment for _, at in self._engine.find(key).files.values())
+
+    async def cpu_seconds(self, key: WorkloadKey) -> float:
+        return self._engine.find(key).cpu_seconds
 
     async def lacks_room(self, key: WorkloadKey, reserve_bytes: int) -> str:
         return self._node.lacks_room

@@ -27,6 +27,8 @@ from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.gangs import GangKeeper
 from kohakuriver.host.background.health import HealthCheck
+from kohakuriver.host.background.leases import LOOK_SECONDS as LEASES_INTERVAL_SECONDS
+from kohakuriver.host.background.leases import LeaseKeeper
 from kohakuriver.host.background.reservations import ReservationExpiry
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.background.ssh import SshKeeper
@@ -55,6 +57,7 @@ from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.image_work import ImageWork
 from kohakuriver.host.services.ip_reservation import IPReservationManager, token_key
+from kohakuriver.host.services.leases import IdleClocks
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.host.services.ssh.runner_inside import RunnerInside
@@ -215,6 +218,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         reservations=reservations,
         identity=await asyncio.to_thread(identity_of, settings),
         environments=environments,
+        idle=IdleClocks(),
     )
 
 
@@ -269,6 +273,8 @@ def _start_loops(host: Host) -> None:
     host.loops.start("approvals", expiry.step, APPROVALS_INTERVAL_SECONDS)
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.run("image work", host.environments.work.keep_working)
+    leases = LeaseKeeper(host.db, host.registry, host.auth.uses, host.idle, host.clock, host.dispatch.wake)
+    host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
     if host.settings.host_ssh_proxy_port:
         host.loops.run("ssh", host.ssh.listen)

@@ -8,6 +8,7 @@ from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.ip_reservation import IPReservationManager
+from kohakuriver.host.services.leases import IdleClocks
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.host.services.task_scheduler import TaskScheduler
@@ -38,5 +39,6 @@ class Host:
     ssh: SshKeeper
     overlay: OverlayNetworkManager
     reservations: IPReservationManager
+    idle: IdleClocks
     identity: Identity | None = None
     url: str = ""

@@ -53,6 +53,7 @@ class WorkloadState:
     ended_at: float | None = declare("When it ended.", default=None, bounds=f.MOMENT)
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    busy: bool | None = declare("Whether something works in it; None where nobody looks.", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

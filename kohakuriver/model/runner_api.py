@@ -20,11 +20,12 @@ from kohakuriver.model.task import MAX_COMMAND_CHARACTERS, TaskSpec
 class VpsOrder:
     """What makes an attempt that of a VPS: whether it never ran before, else which snapshot it goes back to.
 
-    Without a snapshot it goes on as it stopped.
+    Without a snapshot it goes on as it stopped. With `watch_use` its reports say whether something works in it.
     """
 
     is_new: bool = True
     restore: int | None = None
+    watch_use: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,7 @@ VPS_RESUME = Route("vps.resume", "POST", ONE + "/resume", VpsId, Vps, R.USER, "T
 VPS_DELETE = Route(
     "vps.delete", "DELETE", ONE, VpsId, Vps, R.USER, "Take it away for ever, with its snapshots.", O.TASK_CONTROL
 )
+VPS_EXTEND = Route("vps.extend", "POST", ONE + "/extend", ExtendVps, Vps, R.USER, "Prolong its lease.", O.TASK_CONTROL)
 VPS_SNAPSHOTS = Route(
     "vps.snapshots", "GET", ONE + "/snapshots", VpsId, list[Snapshot], R.VIEWER, "Its snapshots.", O.TASK_READ
 )

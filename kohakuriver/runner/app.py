@@ -41,6 +41,8 @@ from kohakuriver.runner.state import Runner
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.tarball_fetch import TarballFetch
 from kohakuriver.runner.terminals import SWEEP_SECONDS, Terminals
+from kohakuriver.runner.use import LOOK_SECONDS as USE_SECONDS
+from kohakuriver.runner.use import UseWatch
 from kohakuriver.runner.vitals import Senses, Vitals
 from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
 from kohakuriver.system.clock import Clock, SystemClock
@@ -239,6 +241,8 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
     loops.start("metrics", runner.vitals.sample, runner.settings.resource_check_interval_seconds)
     loops.start("image garbage", bench.garbage.collect, COLLECT_SECONDS)
     loops.start("terminals", runner.terminals.sweep, SWEEP_SECONDS)
+    watch = UseWatch(bench, runner.workloads, runner.vitals)
+    loops.start("use of vps", watch.step, USE_SECONDS)
     loops.start("forget", runner.workloads.flush, FORGET_SECONDS)
     loops.run("host link", lambda: runner.link.keep(runner.url))
     loops.run("pulse", runner.link.keep_pulse)

@@ -75,7 +75,7 @@ class Workloads:
     async def _sweep(self) -> None:
         """Heal what events did not tell, and take away what nobody knows."""
         known = set(self._held)  # before the look: what ends and goes meanwhile is no leftover
-        expected = [held for held in self._held.values() if held.state.state in STANDING.values()]
+        expected = self.running()
         try:
             seen = {each.key: each for each in await self._look_at_all()}
         except EngineFailed as failed:
@@ -220,7 +220,7 @@ class Workloads:
 
     async def measure(self) -> None:
         """Learn how long the outputs of what runs have become."""
-        running = [held for held in self._held.values() if held.state.state in STANDING.values()]
+        running = self.running()
         sizes = await self._bench.outputs.all_sizes([held.accepted.log_directory for held in running])
         for held, (stdout_bytes, stderr_bytes) in zip(running, sizes, strict=True):
             if not held.over:
@@ -244,6 +244,10 @@ class Workloads:
             keys = list(self._forgettable)
             await self._bench.store.forget(keys, self._bench.clock.now())
             del self._forgettable[: len(keys)]
+
+    def running(self) -> list[Held]:
+        """Every attempt that runs or is frozen."""
+        return [held for held in self._held.values() if held.state.state in STANDING.values()]
 
     @property
     def holds_any(self) -> bool:

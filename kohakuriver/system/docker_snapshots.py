@@ -21,7 +21,7 @@ from kohakuriver.model.units import show_bytes
 from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import ApiRefused, told_as
-from kohakuriver.system.docker_spec import ATTEMPT_LABEL, CLUSTER_LABEL, NODE_LABEL, TASK_LABEL, Owner
+from kohakuriver.system.docker_spec import ATTEMPT_LABEL, CLUSTER_LABEL, NANO, NODE_LABEL, TASK_LABEL, Owner
 from kohakuriver.system.engine import TYPE_LABEL, Observed, Phase, Saved, WorkloadKey
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,13 @@ class DockerWorkspaces:
         if not upper:
             return True
         return await self._client.run(Pool.FILES, lambda: has_newer(Path(upper), moment))
+
+    async def cpu_seconds(self, key: WorkloadKey) -> float:
+        """The processor time that it has taken, as the daemon counts it."""
+        container_id = await self._containers.id_of(key)
+        with told_as("cannot ask what the container does"):
+            stats = await self._client.look(f"/containers/{container_id}/stats", stream="false", **{"one-shot": "true"})
+        return int(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / NANO
 
     async def lacks_room(self, key: WorkloadKey, reserve_bytes: int) -> str:
         """Why a snapshot would leave too little on the disk of the daemon; empty text when it would not."""

@@ -149,6 +149,9 @@ class Workspaces(Protocol):
     async def changed_since(self, key: WorkloadKey, moment: float) -> bool:
         """Whether some file of its may have changed after that moment (UTC unix seconds); in doubt, yes."""
 
+    async def cpu_seconds(self, key: WorkloadKey) -> float:
+        """The processor time that it has taken since it was started."""
+
     async def lacks_room(self, key: WorkloadKey, reserve_bytes: int) -> str:
         """Why a snapshot of it would leave less than the reserve on the disk; empty text when it would not."""
 

@@ -42,6 +42,7 @@ NOT_OFFERED = {
     "auth password": {"old_password", "new_password"},
     "auth user set": {"user_id", "disabled", "password"},  # the user is a word, --enable and --disable are two
     "auth user delete": {"user_id"},
+    "vps extend": {"seconds"},  # a word
     "vps assign": {"user"},  # a word
     "vps unassign": {"user_id"},  # the user is a word
     "docker tarball get": {"offset"},  # it goes on by itself where it broke off

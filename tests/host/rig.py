@@ -126,6 +126,10 @@ class MadeUpRunner:
         ended: dict[str, Any] = {"state": State.ENDED, "exit_code": exit_code, "ended_at": self.clock.now()} | more
         self.held[key] = replace(self.held[key], **ended)
 
+    def busy_with(self, key: Key, busy: bool | None) -> None:
+        """What its reports say of a VPS from now on."""
+        self.held[key] = replace(self.held[key], busy=busy)
+
     def soon_tell(self) -> None:
         if self.talks:
             task = asyncio.get_running_loop().create_task(self._tell())

@@ -132,9 +132,9 @@ class Stage:
     async def shell(self, script: str, **changes: Any) -> WorkloadState:
         return await self.execute("sh", "-c", script, **changes)
 
-    async def vps(self, attempt: int = 1, restore: int | None = None) -> WorkloadState:
+    async def vps(self, attempt: int = 1, **order: Any) -> WorkloadState:
         """Take on an attempt of a VPS: the first as a new one, later ones to go on."""
-        asked = request(*WAIT_COMMAND, attempt=attempt, vps=VpsOrder(is_new=attempt == 1, restore=restore))
+        asked = request(*WAIT_COMMAND, attempt=attempt, vps=VpsOrder(is_new=attempt == 1, **order))
         return await self.call(CREATE_VPS if attempt == 1 else RESTART_VPS, asked)
 
     async def stop_vps(self, attempt: int = 1) -> WorkloadState:

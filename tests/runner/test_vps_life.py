@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from kohakuriver.model.errors import Conflict, EngineFailed
+from kohakuriver.model.node import Gpu
 from kohakuriver.model.report import State
 from kohakuriver.model.runner_api import TaskRef
 from kohakuriver.model.runner_vps_api import DELETE_VPS
 from kohakuriver.runner.snapshots import to_prune
+from kohakuriver.runner.use import Reading, is_busy
 from kohakuriver.system.engine import Exit, Phase, Saved
 from tests.fake_engine import FakeWorkload
 from tests.runner.stage import Stage, key, play
@@ -223,3 +225,31 @@ def test_automatic_snapshots_make_room_first(kinds: str, stay: str) -> None:
     gone = {each.timestamp for each in to_prune(saved, 3)}
     kept = "".join(str(n) for n in range(len(kinds)) if n not in gone)
     assert kept == stay
+
+
+def test_the_host_is_told_whether_something_works_in_a_vps_that_is_watched(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.vps(watch_use=True)
+        await stage.told("running")
+
+        async def told(busy: bool, spends: float) -> None:
+            def look() -> bool:
+                workload(stage).cpu_seconds += spends
+                return stage.host.told[key()].busy is busy
+
+            await stage.until(look, pass_seconds=1.0)
+
+        await told(False, 0.01)
+        await told(True, 0.5)
+        await told(False, 0.0)
+
+    play(tmp_path, script)
+
+
+@pytest.mark.parametrize(
+    ("spent", "gpu", "busy"), [(0.0, 0.0, False), (0.4, 0.0, False), (0.6, 0.0, True), (0.0, 50.0, True)]
+)
+def test_waiting_is_told_from_working(spent: float, gpu: float, busy: bool) -> None:
+    gpus = [Gpu(index=0, name="Dream", utilization_percent=gpu)]
+    assert is_busy(Reading(0.0, 5.0), Reading(10.0, 5.0 + spent), gpus) is busy
+    assert is_busy(Reading(0.0, 5.0), Reading(10.0, 1.0), []), "one that was started again is in use"

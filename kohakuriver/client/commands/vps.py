@@ -15,6 +15,7 @@ from kohakuriver.client.vps_view import people_lines, snapshot_table, vps_detail
 from kohakuriver.model import vps_api as api
 from kohakuriver.model.errors import BadRequest, EngineFailed, NotFound, RiverError, Unavailable
 from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.units import parse_seconds
 from kohakuriver.model.vps import GONE, Snapshot, SnapshotState, SshKeyMode, Vps
 from kohakuriver.model.vps_api import Assignment, NewVps, VpsId
 
@@ -121,6 +122,15 @@ def _moves(vps: Vps) -> bool:
     return vps.again or (wish(vps) != "" and vps.status is not S.LOST)
 
 
+def extend(order: Order) -> int:
+    """Have its lease end later."""
+    plain = order.session.ask(api.VPS_EXTEND, order.request({**order.values(), "seconds": order.parsed.long}))
+    vps: Vps = order.session.understand(api.VPS_EXTEND, plain)
+    until = f"until {vps.expires_at}" if vps.expires_at else "has no lease"
+    order.answer(plain, lambda: order.screen.line(f"{vps.task_id}  {until}"))
+    return 0
+
+
 def take_snapshot(order: Order) -> int:
     """Have it saved, and return when it is."""
     request = order.request(order.values())
@@ -219,6 +229,10 @@ SNAPSHOT_MORE = """\
 Snapshots are kept on the node of the VPS. Besides these, one is taken whenever a VPS stops. When
 there are more than the node keeps (MAX_SNAPSHOTS_PER_VPS), automatic ones make room first.
 """
+EXTEND_MORE = """\
+A VPS that was made with --lease is stopped when its time is over, one with --idle-stop when nobody was
+in it and nothing worked in it for so long. `vps status` warns before. What is stopped can be restarted.
+"""
 WHO = Flag(("who",), "Who, by the name of the account.", {"metavar": "USER"})
 COMMANDS: tuple[Command[Any, Any], ...] = (
     Command(
@@ -277,6 +291,17 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     ),
     Command("pause", api.VPS_PAUSE, show=show_change, act=steer(S.PAUSED), many=True, spelled=VPS, extra=(WAIT,)),
     Command("resume", api.VPS_RESUME, show=show_change, act=steer(S.RUNNING), many=True, spelled=VPS, extra=(WAIT,)),
+    Command(
+        "extend",
+        api.VPS_EXTEND,
+        act=extend,
+        hidden=frozenset({"seconds"}),
+        spelled=VPS,
+        extra=(
+            Flag(("long",), "How long it may go on from now, such as 12h.", {"metavar": "TIME", "type": parse_seconds}),
+        ),
+        more=EXTEND_MORE,
+    ),
     Command("delete", api.VPS_DELETE, show=show_change, act=steer(S.KILLED), many=True, spelled=VPS, extra=(WAIT,)),
     Command(
         "snapshot create",

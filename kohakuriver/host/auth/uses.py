@@ -42,6 +42,10 @@ class Uses:
             if not inside:
                 self._inside.pop(asked.task_id, None)
 
+    def is_somebody_inside(self, task_id: Snowflake) -> bool:
+        """Whether anybody is inside a workload just now."""
+        return bool(self._inside.get(task_id))
+
     async def recheck(self, task_id: Snowflake) -> None:
         """Cut off whoever may no longer be inside; to be called after whatever takes a workload from somebody."""
         for caller, cut in tuple(self._inside.get(task_id, ())):

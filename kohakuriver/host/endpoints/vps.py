@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kohakuriver.host.endpoints.tasks import check_policy, check_targets, demand, is_orphan, steer, want
+from kohakuriver.host.services.leases import judge
 from kohakuriver.host.services.quotas import check_submit, check_vps
 from kohakuriver.host.services.workspace import CLEARED
 from kohakuriver.host.state import Host
@@ -23,7 +24,7 @@ from kohakuriver.model.public_key import read_public_key
 from kohakuriver.model.task import WorkloadSpec, spec_values
 from kohakuriver.model.units import rfc3339
 from kohakuriver.model.vps import GONE, WAIT_COMMAND, SshKeyMode, SubmitVps, Vps, vps_wish
-from kohakuriver.model.vps_api import FindVps, ListMyVps, ListVps, NewVps, RestartVps, VpsId
+from kohakuriver.model.vps_api import ExtendVps, FindVps, ListMyVps, ListVps, NewVps, RestartVps, VpsId
 from kohakuriver.system.key_pair import make_key_pair
 from kohakuriver.wire.serve import on
 
@@ -89,8 +90,34 @@ async def show(host: Host, caller: Caller, asked: VpsId) -> Vps:
 
 
 def _told(host: Host, found: Sequence[Shown]) -> list[Vps]:
-    """Rows as they are shown: with why they wait."""
-    return [replace(rows.vps_of(row), reason=host.dispatch.explain(row)) for row in found]
+    """Rows as they are shown: with why they wait, for how long nobody used them, and what is about to happen."""
+    return [_told_one(host, rows.vps_of(row), host.dispatch.explain(row)) for row in found]
+
+
+def _told_one(host: Host, vps: Vps, reason: str | None) -> Vps:
+    idle_seconds = host.idle.seconds(vps.task_id, host.clock.monotonic()) if vps.status in ON_NODE else None
+    notice = judge(vps, idle_seconds, host.clock.now()).notice if vps.status in ON_NODE else ""
+    return replace(vps, reason=reason, idle_seconds=idle_seconds, notice=notice or None)
+
+
+async def extend(host: Host, caller: Caller, asked: ExtendVps) -> Vps:
+    """Its lease ends so long from now, and whoever is in it counts as active just now."""
+
+    def prolong(tx: sqlite3.Connection) -> Vps:
+        now = host.clock.now()
+        vps = _steered(tx, caller, asked.task_id, "vps.extend", now)
+        if vps.lease_seconds is None and vps.idle_stop_seconds is None:
+            raise Conflict(f"VPS {vps.task_id} has neither lease nor idle stop: nothing ends it by itself")
+        if vps.status not in ON_NODE or vps.desired is Desired.STOP:
+            raise Conflict(f"VPS {vps.task_id} does not run; its lease begins anew when it is restarted")
+        if vps.lease_seconds is not None:
+            vps = replace(vps, expires_at=rfc3339(now + asked.seconds))
+            tasks.save(tx, vps)
+        return vps
+
+    vps = await host.db.write(prolong)
+    host.idle.look(vps.task_id, True, host.clock.monotonic())
+    return _told_one(host, vps, None)
 
 
 async def stop(host: Host, caller: Caller, asked: VpsId) -> Vps:
@@ -196,4 +223,5 @@ ANSWERS = [
     on(api.VPS_PAUSE, pause),
     on(api.VPS_RESUME, resume),
     on(api.VPS_DELETE, delete),
+    on(api.VPS_EXTEND, extend),
 ]

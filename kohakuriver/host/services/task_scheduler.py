@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kohakuriver.host.services import reconcile
+from kohakuriver.host.services import reconcile, workspace
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
 from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.store import gangs, task_secrets, tasks
@@ -127,7 +127,7 @@ class TaskScheduler:
         task, secret_env, login, ranks = await self.db.read(lambda tx: _order_of(tx, row.task_id))
         if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
             return
-        vps = runner_api.VpsOrder(is_new=task.home is None, restore=task.restore) if isinstance(task, Vps) else None
+        vps = workspace.order_of(task) if isinstance(task, Vps) else None
         request = runner_api.Execute(
             task_id=task.task_id,
             attempt=task.attempt,
@@ -202,6 +202,7 @@ class TaskScheduler:
         verdict = reconcile.reconcile(rows, report.workloads, elsewhere, self.may_be_under_way)
         node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
         node.preparing = {s.task_id: s.message for s in report.workloads if s.state is State.PREPARING and s.message}
+        node.busy = {s.task_id: s.busy for s in report.workloads if s.busy is not None}
         node.strays = len(verdict.unknown)
         ended, fenced = list(verdict.ended), list(verdict.fenced)
         fenced += [ref for ref in verdict.unknown if self._unknown_too_long(ref)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from kohakuriver.host.store.tasks import Change
 from kohakuriver.model.lifecycle import Desired, Event
+from kohakuriver.model.runner_api import VpsOrder
 from kohakuriver.model.task import Task
 from kohakuriver.model.units import rfc3339
 from kohakuriver.model.vps import Vps
@@ -25,6 +26,11 @@ CLEARED: dict[str, Any] = {
     "stderr_bytes": 0,
     "desired": Desired.RUN,
 }
+
+
+def order_of(vps: Vps) -> VpsOrder:
+    """What its runner must know of an attempt beyond what it knows of any task's."""
+    return VpsOrder(is_new=vps.home is None, restore=vps.restore, watch_use=vps.idle_stop_seconds is not None)
 
 
 def facts_of_start(task: Task, now: float) -> dict[str, Any]:

@@ -202,13 +202,13 @@ def move(tx: sqlite3.Connection, task: Task, change: Change, now: float) -> Task
     return moved
 
 
-def intend(tx: sqlite3.Connection, task: Task, desired: Desired, by: str, now: float) -> Task:
-    """Write down what somebody wants of a task just read."""
+def intend(tx: sqlite3.Connection, task: Task, desired: Desired, by: str, now: float, *, why: str = "") -> Task:
+    """Write down what somebody wants of a task just read, and why if he says so."""
     if task.desired is desired:
         return task
     changed = replace(task, desired=desired)
     save(tx, changed)
-    _remember(tx, changed, _Entry(rfc3339(now), None, by, f"asked to {desired}"))
+    _remember(tx, changed, _Entry(rfc3339(now), None, by, f"asked to {desired}{why and f': {why}'}"))
     return changed
 
 

@@ -80,7 +80,7 @@ def test_whatever_changes_anything_leaves_a_line_that_names_it(tmp_path: Path, r
         things = await things_in(house, "owner")
         members = things.members(route) | more
         if route.name.startswith("vps."):
-            members |= {"task_id": await house.vps(admin)} if "task_id" in route.path_fields else {}
+            members |= {"task_id": await house.vps(admin, lease_seconds=3600)} if "task_id" in route.path_fields else {}
             if route.name == "vps.assign":
                 members["user"] = things.owner.name
             if route.name == "vps.unassign":
