@@ -95,6 +95,7 @@ ANSWERS: list[Bindable[Host]] = [
     *health.ANSWERS,
     *streams.ANSWERS,
     *filesystem.ANSWERS,
+    *filesystem.CHANNELS,
     *auth.ANSWERS,
     *accounts.ANSWERS,
     *audit.ANSWERS,

@@ -149,3 +149,30 @@ class DeleteFile(AtPath):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchFiles(AtPath):
     recursive: bool = declare("Also what is in the directories below.", default=False)
+
+
+class Change(enum.StrEnum):
+    CREATED = "created"
+    CHANGED = "changed"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """What happened to one thing, by its path below the one that is watched; a new name is one gone and one made."""
+
+    path: str
+    change: Change
+    kind: Kind
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChanges:
+    """What happened since the last; none in the first, which says that it is being watched.
+
+    `polled` stands when the kernel cannot tell, and changes are found every two seconds.
+    """
+
+    changes: list[FileChange]
+    polled: bool

@@ -1,11 +1,12 @@
 """The sockets by which one is inside a workload: what the host's and what a runner's take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.files import WatchFiles
 from kohakuriver.model.route import Channel, channels_of
 
 SIZE = Bounds(least=1, most=10_000)
@@ -102,6 +103,14 @@ FORWARD = Channel(
     "Connections to a port of a workload.",
     Ownership.WORKLOAD_USE,
 )
+WATCH = Channel(
+    "fs.watch",
+    "/ws/fs/{task_id}/watch",
+    WatchFiles,
+    Role.USER,
+    "What changes below a path of a workload, as JSON.",
+    Ownership.WORKLOAD_USE,
+)
 CHANNELS = channels_of(globals())
 
 TERMINAL_AT_RUNNER = Channel(
@@ -120,4 +129,5 @@ FORWARD_AT_RUNNER = Channel(
     "Connections to a port of an attempt.",
     Ownership.HOST,
 )
-AT_RUNNER = (TERMINAL_AT_RUNNER, FORWARD_AT_RUNNER)
+WATCH_AT_RUNNER = replace(WATCH, needs=Role.NODE, owns=Ownership.HOST)
+AT_RUNNER = (TERMINAL_AT_RUNNER, FORWARD_AT_RUNNER, WATCH_AT_RUNNER)

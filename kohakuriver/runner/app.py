@@ -67,6 +67,7 @@ ANSWERS: list[Bindable[Runner]] = [
     *vps.ANSWERS,
     *streams.ANSWERS,
     *files.ANSWERS,
+    *files.CHANNELS,
     *health.ANSWERS,
     *image_answers.ANSWERS,
     *terminals.CHANNELS,

@@ -31,6 +31,7 @@ class Files:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, "files")
+        self.watchers = 0
 
     def close(self) -> None:
         """Begin nothing new."""

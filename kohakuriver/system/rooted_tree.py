@@ -48,8 +48,12 @@ def never() -> bool:
     return False
 
 
-def walk(directory: int, name: str, stop: Stop = never, leave_out: Collection[str] = ()) -> Iterator[Step]:
+def walk(
+    directory: int, name: str, stop: Stop = never, *, leave_out: Collection[str] = (), enters: bool = True
+) -> Iterator[Step]:
     """Everything of a tree but the paths left out; other mounts are named, not entered.
+
+    Unless it `enters`, only what is in the topmost directory.
 
     Raises OSError, Conflict when it is deeper than `MAX_DEPTH`, Stopped.
     """
@@ -70,7 +74,7 @@ def walk(directory: int, name: str, stop: Stop = never, leave_out: Collection[st
             if step.path in leave_out:
                 continue
             yield step
-            if found.is_dir(follow_symlinks=False):
+            if enters and found.is_dir(follow_symlinks=False):
                 if len(levels) >= MAX_DEPTH:
                     raise Conflict(f"there are more than {MAX_DEPTH} directories in each other")
                 levels += _enter(step)

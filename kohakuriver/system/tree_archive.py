@@ -43,7 +43,7 @@ def pack(root: Root, path: str, stop: Stop = never, left_out: LeftOut | None = N
     with root.opened(path, os.O_PATH | os.O_DIRECTORY) as directory, telling(path):
         whole = not root.plain and root.real_path(path) == "/"
         gathered = bytearray()
-        for step in walk(directory, ".", stop, KERNEL_DIRECTORIES if whole else ()):
+        for step in walk(directory, ".", stop, leave_out=KERNEL_DIRECTORIES if whole else ()):
             if step.leaving or not step.path:
                 continue
             if left_out and (target := _link_out(step)):

@@ -5,16 +5,20 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from kohakuriver.host.endpoints.sockets import join
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import tasks
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
+from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import Conflict, NodeUnreachable, NotFound
 from kohakuriver.model.route import ByteStream, Route
 from kohakuriver.wire.call import DEFAULT_TIMEOUT_SECONDS, Peer, chunks_of
+from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Handler, Streamed, on, on_stream
+from kohakuriver.wire.sockets import Socket
 from kohakuriver.wire.uploads import Chunks, UploadHandler, on_upload
 
 Q = TypeVar("Q", bound=f.AtPath)
@@ -91,6 +95,12 @@ def bytes_in(route: Route[Q, R]) -> UploadHandler[Host, Q, R]:
     return handle
 
 
+async def watch(host: Host, caller: Caller, asked: f.WatchFiles, socket: Socket) -> None:
+    """Join the caller with the runner that watches."""
+    place = await place_of(host, asked)
+    await join(socket, await place.peer.open(stream_api.WATCH_AT_RUNNER, replace(asked, attempt=place.attempt)))
+
+
 @dataclass(slots=True)
 class Passed:
     """How many bytes went by."""
@@ -125,3 +135,4 @@ ANSWERS: list[Bindable[Host]] = [
     on(api.RENAME, answer(api.RENAME)),
     on(api.DELETE, answer(api.DELETE)),
 ]
+CHANNELS = [on_channel(stream_api.WATCH, watch)]

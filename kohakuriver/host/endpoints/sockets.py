@@ -55,7 +55,7 @@ async def terminal(host: Host, caller: Caller, asked: OpenTerminal, socket: Sock
     )
     far = await place.runner.open(stream_api.TERMINAL_AT_RUNNER, wanted, ", ".join(socket.offers))
     host.auth.notes.add(caller, Deed("terminal.open", f"task:{asked.task_id}", "looks on" if asked.watch else ""))
-    await _join(socket, far)
+    await join(socket, far)
 
 
 async def forward(host: Host, caller: Caller, asked: OpenForward, socket: Socket) -> None:
@@ -63,10 +63,11 @@ async def forward(host: Host, caller: Caller, asked: OpenForward, socket: Socket
     wanted = RunnerForward(task_id=place.task_id, attempt=place.attempt, port=asked.port, proto=asked.proto)
     far = await place.runner.open(stream_api.FORWARD_AT_RUNNER, wanted, ", ".join(socket.offers))
     host.auth.notes.add_once(caller, Deed("forward.open", f"task:{asked.task_id}", f"{asked.proto} {asked.port}"))
-    await _join(socket, far)
+    await join(socket, far)
 
 
-async def _join(caller: Socket, far: Socket) -> None:
+async def join(caller: Socket, far: Socket) -> None:
+    """Be the way between the two until either hangs up."""
     try:
         await caller.open(far.protocol)
         await relay(caller, far)

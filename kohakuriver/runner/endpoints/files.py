@@ -1,19 +1,27 @@
 """Files of workloads: each request opens the workload's root, does one thing in it, and closes it again."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+from kohakuriver.model import codec, stream_api
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import NotFound
+from kohakuriver.model.errors import NotFound, RiverError
 from kohakuriver.model.files_api import at_runner
 from kohakuriver.runner.state import Runner
 from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.system.files import Reading
 from kohakuriver.system.rooted import Root
+from kohakuriver.system.tree_watch import Watcher, watching
+from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
+from kohakuriver.wire.sockets import Socket, closing_of
 from kohakuriver.wire.uploads import Chunks, on_upload
+
+CHANGES_AT_ONCE = 1000  # in one message
 
 
 @asynccontextmanager
@@ -81,6 +89,38 @@ async def delete(runner: Runner, caller: Caller, asked: f.DeleteFile) -> f.Delet
         return await runner.files.delete(root, asked)
 
 
+async def watch(runner: Runner, caller: Caller, asked: f.WatchFiles, socket: Socket) -> None:
+    """Tell what changes until the peer goes, or the workload has ended or come to be otherwise."""
+    held = runner.workloads.find(asked.task_id, asked.attempt)
+    state = held.state.state if held else None
+
+    def is_as_it_was() -> bool:
+        return held is None or held.state.state is state
+
+    async with opened(runner, asked) as root:
+        with watching(runner.files, Watcher(runner.files, root, asked, is_as_it_was)) as watcher:
+            await asyncio.gather(_tell(watcher, socket), _hear(watcher, socket))
+
+
+async def _tell(watcher: Watcher, socket: Socket) -> None:
+    try:
+        async for found in watcher.changes():
+            for start in range(0, max(1, len(found.changes)), CHANGES_AT_ONCE):
+                part = replace(found, changes=found.changes[start : start + CHANGES_AT_ONCE])
+                await socket.send(codec.encode_text(part))
+        await socket.close()
+    except RiverError as refused:
+        await socket.close(*closing_of(refused))
+    except ConnectionResetError:
+        await socket.hang_up()
+
+
+async def _hear(watcher: Watcher, socket: Socket) -> None:
+    while await socket.receive() is not None:
+        pass
+    watcher.stop()
+
+
 def _streamed(reading: Reading) -> Streamed:
     headers = {
         "Content-Length": str(reading.length),
@@ -103,3 +143,4 @@ ANSWERS: list[Bindable[Runner]] = [
     on(at_runner(api.RENAME), rename),
     on(at_runner(api.DELETE), delete),
 ]
+CHANNELS = [on_channel(stream_api.WATCH_AT_RUNNER, watch)]
