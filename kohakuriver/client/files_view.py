@@ -3,12 +3,16 @@
 import stat
 from collections.abc import Iterator
 from time import localtime, strftime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from kohakuriver.client.names import id_or_name, with_id
 from kohakuriver.client.output import Column, Screen, Style, Table, field_lines
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.files import FileEntry, Kind
 from kohakuriver.model.units import show_bytes, unix_seconds
+
+if TYPE_CHECKING:
+    from kohakuriver.client.session import Session
 
 KINDS = {
     Kind.FILE: stat.S_IFREG,
@@ -27,12 +31,14 @@ class Where(NamedTuple):
     path: str
 
 
-def where_of(text: str) -> Where:
-    """Raises BadRequest; without a path it is the workload's root."""
-    task_id, _, path = text.partition(":")
-    if not (task_id.isascii() and task_id.isdecimal()):
-        raise BadRequest(f"{text[:60]!r} is not ID:PATH (ids are digits; `kohakuriver task list` shows them)")
-    return Where(task_id, path or "/")
+def where_of(session: "Session", text: str) -> Where:
+    """What was typed, with an id in the place of a name; without a path it is the root. Raises BadRequest, NotFound."""
+    word, _, path = text.partition(":")
+    try:
+        values = with_id(session, {"task_id": id_or_name(word)})
+    except ValueError as wrong:
+        raise BadRequest(f"{text[:60]!r} is not ID:PATH: {wrong}") from None
+    return Where(values["task_id"], path or "/")
 
 
 def file_table(screen: Screen) -> Table[FileEntry]:

@@ -77,7 +77,8 @@ MISTAKES = (
     (("ls", "{id}:/proc"), 4, "not files of the workload"),
     (("get", "{id}:/etc/passwd", "/nowhere/x"), 2, "/nowhere/x: No such file"),
     (("put", "/nowhere", "{id}:/x"), 2, "/nowhere: No such file"),
-    (("ls", "seven"), 2, "not ID:PATH"),
+    (("ls", "sev en"), 2, "not ID:PATH"),
+    (("ls", "seven"), 3, "seven"),
     (("ls", "7:/"), 3, "there is no task 7"),
     (("put", "/etc/passwd"), 2, "kohakuriver fs put LOCAL"),
 )

@@ -13,15 +13,15 @@ from kohakuriver.model import files_api as api
 from kohakuriver.model.errors import BadRequest, NotFound
 from kohakuriver.model.units import show_bytes
 
-WHERE = Flag(("where",), "The workload, and the path in it.", {"metavar": "ID[:PATH]"}, complete="task")
-PATHS = Flag(("where",), "What to take.", {"metavar": "ID:PATH", "nargs": "+"}, complete="task")
+WHERE = Flag(("where",), "The workload, and the path in it.", {"metavar": "ID[:PATH]"}, complete="workload")
+PATHS = Flag(("where",), "What to take.", {"metavar": "ID:PATH", "nargs": "+"}, complete="workload")
 PATH = frozenset({"task_id", "path"})
 ATTEMPT = {"attempt": Spelling(metavar="N")}
 
 
 def list_files(order: Order) -> int:
     """Print a directory, page by page; of a file its own line."""
-    where = where_of(order.parsed.where)
+    where = where_of(order.session, order.parsed.where)
     if _stat(order, where).kind is not f.Kind.DIRECTORY:
         plain = [order.session.ask(api.STAT, f.LookAtFile(**_asked(order, where)))]
         order.answer(plain, lambda: order.screen.lines(file_table(order.screen).lines(_entries(order, plain))))
@@ -42,7 +42,9 @@ def list_files(order: Order) -> int:
 
 def show(order: Order) -> int:
     """Print all about what is at a path."""
-    plain = order.session.ask(api.STAT, f.LookAtFile(**_asked(order, where_of(order.parsed.where), follow=False)))
+    plain = order.session.ask(
+        api.STAT, f.LookAtFile(**_asked(order, where_of(order.session, order.parsed.where), follow=False))
+    )
     entry = order.session.understand(api.STAT, plain)
     order.answer(plain, lambda: order.screen.lines(file_detail(order.screen, entry)))
     return 0
@@ -53,7 +55,7 @@ def print_files(order: Order) -> int:
     from kohakuriver.client.transfers import download
 
     for text in order.parsed.where:
-        download(order, _path(text), "-")
+        download(order, _path(order, text), "-")
     return 0
 
 
@@ -65,7 +67,7 @@ def put(order: Order) -> int:
     *sources, target = order.parsed.words
     if not sources:
         raise BadRequest("what is to be copied where? kohakuriver fs put LOCAL… ID:PATH")
-    where = where_of(target)
+    where = where_of(order.session, target)
     into = len(sources) > 1 or target.endswith("/") or ":" not in target or _is_directory(order, where)
     done = []
     for source in sources:
@@ -84,7 +86,7 @@ def get(order: Order) -> int:
     from kohakuriver.client.transfers import download
     from kohakuriver.client.trees import download_tree
 
-    where, local = _path(order.parsed.where), order.parsed.local
+    where, local = _path(order, order.parsed.where), order.parsed.local
     name = posixpath.basename(where.path.rstrip("/")) or where.task_id
     to = os.path.join(local, name) if local != "-" and os.path.isdir(local) else local
     if _stat(order, where).kind is f.Kind.DIRECTORY:
@@ -103,7 +105,7 @@ def remove(order: Order) -> int:
     """Take away what is named."""
     recursive, gone = order.has("recursive"), []
     for text in order.parsed.where:
-        request = f.DeleteFile(**_asked(order, _path(text), recursive=recursive))
+        request = f.DeleteFile(**_asked(order, _path(order, text), recursive=recursive))
         gone.append(order.session.ask(api.DELETE, request))
     if order.as_json:
         order.screen.json(gone)
@@ -114,7 +116,7 @@ def make_directories(order: Order) -> int:
     """Make each directory that is named."""
     made = []
     for text in order.parsed.where:
-        request = f.MakeDirectory(**_asked(order, _path(text), parents=order.has("parents")))
+        request = f.MakeDirectory(**_asked(order, _path(order, text), parents=order.has("parents")))
         made.append(order.session.ask(api.MKDIR, request))
     if order.as_json:
         order.screen.json(made)
@@ -123,8 +125,8 @@ def make_directories(order: Order) -> int:
 
 def move(order: Order) -> int:
     """Give something another path in the same workload."""
-    where, text = _path(order.parsed.where), order.parsed.to
-    target = where_of(text) if ":" in text else Where(where.task_id, text)
+    where, text = _path(order, order.parsed.where), order.parsed.to
+    target = where_of(order.session, text) if ":" in text else Where(where.task_id, text)
     if target.task_id != where.task_id:
         raise BadRequest("both must be in the same workload: copy it with `fs get` and `fs put`")
     if _is_directory(order, target):
@@ -142,12 +144,11 @@ def _asked(order: Order, where: Where, **members: Any) -> dict[str, Any]:
     return asked(order, where, **members)
 
 
-def _path(text: str) -> Where:
+def _path(order: Order, text: str) -> Where:
     """Raises BadRequest when no path is named, so that nothing is done to a whole workload by mistake."""
-    where = where_of(text)
-    if ":" not in text or not text.partition(":")[2]:
-        raise BadRequest(f"{text[:60]!r}: a path is missing: {where.task_id}:PATH")
-    return where
+    if not text.partition(":")[2]:
+        raise BadRequest(f"{text[:60]!r}: a path is missing: ID:PATH")
+    return where_of(order.session, text)
 
 
 def _below(where: Where, name: str) -> Where:
@@ -231,7 +232,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         hidden=PATH | {"offset", "version"},
         spelled=ATTEMPT,
         extra=(
-            Flag(("where",), "What to copy.", {"metavar": "ID:PATH"}, complete="task"),
+            Flag(("where",), "What to copy.", {"metavar": "ID:PATH"}, complete="workload"),
             Flag(("local",), "Where to (.; - is standard output).", {"metavar": "LOCAL", "nargs": "?", "default": "."}),
         ),
         also=(api.PACK, api.STAT),
@@ -263,7 +264,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         hidden=PATH | {"target"},
         spelled=ATTEMPT | {"replace": Spelling(flag="f")},
         extra=(
-            Flag(("where",), "What to move.", {"metavar": "ID:PATH"}, complete="task"),
+            Flag(("where",), "What to move.", {"metavar": "ID:PATH"}, complete="workload"),
             Flag(("to",), "Its new path, or a directory to move it into.", {"metavar": "[ID:]PATH"}),
         ),
         also=(api.STAT,),
