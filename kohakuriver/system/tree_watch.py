@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from kohakuriver.model import files as f
 from kohakuriver.model.errors import Conflict, TooMany
-from kohakuriver.system.files import Files
 from kohakuriver.system.directory_bell import DirectoryBell
+from kohakuriver.system.files import Files
 from kohakuriver.system.openat2 import file_system_of
 from kohakuriver.system.rooted import Root, kind_of, readable, telling
-from kohakuriver.system.rooted_tree import Step, walk
+from kohakuriver.system.rooted_tree import Step, Stopped, walk
 
 MAX_ENTRIES, MAX_DIRECTORIES, MAX_WATCHERS = 20_000, 2_000, 64
 SETTLE_SECONDS, POLL_SECONDS, HEAL_SECONDS = 0.1, 2.0, 15.0
@@ -41,14 +41,14 @@ class Watcher:
     def __init__(self, files: Files, root: Root, asked: f.WatchFiles, alive: Callable[[], bool]) -> None:
         self._files, self._root, self._asked, self._alive = files, root, asked, alive
         self._bell = asyncio.Event()
-        self._bells: DirectoryBell | None = None
+        self._kernel: DirectoryBell | None = None
         self._stopped = False
         self.polls = True
 
     def listen(self) -> None:
         """Ask for the kernel's help."""
         with suppress(OSError):
-            self._bells = DirectoryBell(self._bell.set)
+            self._kernel = DirectoryBell(self._bell.set)
             self.polls = False
 
     def stop(self) -> None:
@@ -58,9 +58,9 @@ class Watcher:
 
     def close(self) -> None:
         """Let go of the kernel's help."""
-        inotify, self._bells = self._bells, None
-        if inotify is not None:
-            inotify.close()
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.close()
 
     async def changes(self) -> AsyncIterator[f.FileChanges]:
         """First that it watches, then what changed each time; raises NotFound, Conflict when the tree is too large."""
@@ -68,7 +68,10 @@ class Watcher:
         yield f.FileChanges(changes=[], polled=self.polls)
         while await self._wait():
             began = asyncio.get_running_loop().time()
-            after = await self._files.run(self._look)
+            try:
+                after = await self._files.run(self._look)
+            except Stopped:
+                return
             if found := differences(before, after):
                 yield f.FileChanges(changes=found, polled=self.polls)
             before = after
@@ -90,6 +93,7 @@ class Watcher:
         directories = 0
         with self._root.opened(self._asked.path) as top, telling(self._asked.path):
             if not stat.S_ISDIR(os.fstat(top).st_mode):
+                self.polls = True  # it may be replaced by another of its name
                 return {"": _seen(os.fstat(top))}
             self._listen(top)
             for step in walk(top, ".", lambda: self._stopped, enters=self._asked.recursive):
@@ -119,11 +123,11 @@ class Watcher:
 
     def _listen(self, directory: int) -> None:
         """Have the kernel tell; where it cannot, everything is polled from now on."""
-        if self._bells is None or self.polls:
+        if self._kernel is None or self.polls:
             return
         try:
             self.polls = file_system_of(directory) in REMOTE
-            self._bells.watch(directory)
+            self._kernel.watch(directory)
         except OSError:
             self.polls = True
 

@@ -12,8 +12,8 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Conflict, TooMany
 from kohakuriver.model.files import Change, FileChange, FileChanges, Kind, WatchFiles
 from kohakuriver.system import tree_watch
-from kohakuriver.system.files import Files
 from kohakuriver.system.directory_bell import DirectoryBell
+from kohakuriver.system.files import Files
 from kohakuriver.system.rooted import Root
 from kohakuriver.system.tree_watch import Look, Watcher, differences, watching
 
