@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 DEFAULT_SOCKET = "/var/run/docker.sock"
 OPEN_SECONDS = 15.0
 BEGIN_SECONDS, LOOK_AGAIN_SECONDS = 60.0, 1.0
+NOTICE_SECONDS, NOTICE_LOOK_SECONDS = 10.0, 0.02
 NO_BEGIN = "the first process of its container does not begin; is the state directory mounted noexec?"
 
 
@@ -198,6 +199,7 @@ class DockerEngine:
 
     async def open_root(self, key: WorkloadKey, writable: bool) -> Root:
         """Its files, also when it has exited; raises NotFound, Conflict, EngineFailed for other storage drivers."""
+        await self._let_docker_notice(key)
         return await open_root(self._client, await self._containers.id_of(key), writable)
 
     def events(self) -> AsyncIterator[WorkloadKey]:
@@ -260,6 +262,15 @@ class DockerEngine:
             return False  # the daemon is away
         record = await self._look(key)
         return has_ended and (record is None or not record.is_claimed)
+
+    async def _let_docker_notice(self, key: WorkloadKey) -> None:
+        """Wait, not for ever, until Docker knows of an end that we know: only then the files lie still."""
+        record = await self._look(key)
+        give_up_at = self._clock.monotonic() + NOTICE_SECONDS
+        while record is not None and record.ended_at is not None and self._clock.monotonic() < give_up_at:
+            if (await self._containers.observe(key)).phase is not Phase.RUNNING:
+                return
+            await self._clock.sleep(NOTICE_LOOK_SECONDS)
 
     async def _judged(self, listed: Observed, record: Record | None) -> Observed | None:
         """What is true of a container; None when it is not there any more."""

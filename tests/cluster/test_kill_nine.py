@@ -13,7 +13,7 @@ from tests.cluster.conftest import PROCESS, MakeRig, docker_env
 from tests.cluster.rig import Rig
 from tests.docker_daemon import Daemon
 
-ROUNDS = 100
+ROUNDS, ROUNDS_WITH_DOCKER = 100, 50
 TASKS_A_ROUND = 3
 PATIENCE_SECONDS = 180
 
@@ -57,7 +57,7 @@ def test_nothing_is_lost_or_run_twice_when_host_and_runners_with_processes_are_k
     rig = make_rig(("alpha", "beta"), PROCESS)
     victims = {"host": _cycle(rig.host.kill, rig.host.start)}
     victims |= {name: _cycle(runner.kill, runner.start) for name, runner in rig.runners.items()}
-    jobs = _storm(rig, victims, lambda job: {"arguments": ["-c", job.script(str(marks))]})
+    jobs = _storm(rig, victims, ROUNDS, lambda job: {"arguments": ["-c", job.script(str(marks))]})
     assert _wrongs(rig, jobs, marks) == []
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_lost_or_run_twice_when_host_runners_and_docker_daemon_are_ki
     victims |= {name: _cycle(runner.kill, runner.start) for name, runner in rig.runners.items()}
     victims["dockerd"] = _cycle(docker_daemon.kill, docker_daemon.restart)
     mount = {"additional_mounts": [f"{marks}:/marks"]}
-    jobs = _storm(rig, victims, lambda job: {"arguments": ["-c", job.script("/marks")], **mount})
+    jobs = _storm(rig, victims, ROUNDS_WITH_DOCKER, lambda job: {"arguments": ["-c", job.script("/marks")], **mount})
     assert _wrongs(rig, jobs, marks) == []
 
 
@@ -91,11 +91,13 @@ def _cycle(kill: Callable[[], None], start: Callable[[], None]) -> Cycle:
     return cycle
 
 
-def _storm(rig: Rig, victims: dict[str, Cycle], asked: Callable[[Job], dict[str, object]]) -> dict[str, Job]:
+def _storm(
+    rig: Rig, victims: dict[str, Cycle], rounds: int, asked: Callable[[Job], dict[str, object]]
+) -> dict[str, Job]:
     """Submit and kill in turn; the tasks by id."""
     draw = random.Random(20261123)
     jobs: dict[str, Job] = {}
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for _ in range(TASKS_A_ROUND):
             job = Job(len(jobs), draw.choice((0, 0, 3, 77)), draw.choice((0, 10, 400)), draw.choice(("0", "0.2", "1")))
             task = {"command": "sh", "name": f"job {job.number}", "required_cores": 0, **asked(job)}
