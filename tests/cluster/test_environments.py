@@ -12,8 +12,9 @@ import pytest
 from kohakuriver.model.image import TARBALL_FOLDER, TARBALL_LABEL
 from tests.cluster.cluster import Json
 from tests.cluster.conftest import NODES, Client, on_docker
-from tests.cluster.rig import Refused, Rig
+from tests.cluster.rig import Refused, Rig, free_port
 from tests.docker_daemon import IMAGE, Daemon
+from tests.registry import PASSWORD, USER, registry
 from tests.system.archive_maker import Archive, member
 
 pytestmark = [on_docker]
@@ -159,3 +160,27 @@ def test_a_person_does_it_all_by_commands(cluster: Rig, docker_daemon: Daemon, c
         client("docker", "env", "delete", "lab")
         client("docker", "tarball", "delete", "lab")
         docker_daemon.cli("rmi", LAB)
+
+
+def test_a_private_image_is_pulled_with_the_login_of_the_request_alone(
+    cluster: Rig, docker_daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    with registry(tmp_path, free_port(), docker_daemon.directory / "net") as address:
+        image = f"{address}/lab/private:1"
+        assert (
+            docker_daemon.cli("--config", str(tmp_path), "login", "-u", USER, "-p", PASSWORD, address).returncode == 0
+        )
+        docker_daemon.cli("tag", IMAGE, image)
+        assert docker_daemon.cli("--config", str(tmp_path), "push", image).returncode == 0
+        docker_daemon.cli("rmi", image)
+        refused = cluster.run("true", registry_image=image, targets=[WITHOUT])
+        assert refused["status"] == "failed" and "cannot be pulled" in refused["error_message"]
+        (tmp_path / "login").write_text(f"{USER}:{PASSWORD}\n")
+        words = ("submit", "--wait", "--image", image, "--registry-login-file", str(tmp_path / "login"))
+        done = client("task", *words, "-t", WITHOUT, "-c", "0", "--", "true")
+        assert done.returncode == 0, done
+        task = cluster.task(done.stdout.split()[0].decode())
+        assert task["image_digest"].startswith(f"{address}/lab/private@sha256:")
+        docker_daemon.cli("rmi", image)
+        kept = [path for path in cluster.folder.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+        assert not [path for path in kept if "host.db" not in path.name]  # a page there may not be used again yet
