@@ -124,6 +124,7 @@ def _host_settings(directory: Path, port: int) -> HostSettings:
         shared_dir=str(directory / "shared"),
         cluster_secret_file=str(directory / "cluster_secret"),
         auth_enabled=False,
+        default_container_name="",
         kill_grace_seconds=KILL_GRACE_SECONDS,
     )
 

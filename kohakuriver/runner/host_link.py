@@ -26,6 +26,7 @@ LEAST_INTERVAL_SECONDS = 0.05
 RETRY_FIRST_SECONDS, RETRY_CAP_SECONDS = 0.25, 5.0
 REGISTER_TIMEOUT_SECONDS = 30.0
 GATHER_CAP_SECONDS = 0.1
+TARBALL_BUFFER_BYTES = 1 << 22  # the network goes on while a thread takes what came
 
 
 class HostLink:
@@ -48,7 +49,7 @@ class HostLink:
     def tarball(self, tarball: Tarball, offset: int) -> AbstractAsyncContextManager[Any]:
         """The open answer with a tarball's bytes from there on; raises RiverError."""
         asked = FetchTarball(hostname=self._bench.hostname, stem=tarball.stem, digest=tarball.digest, offset=offset)
-        return self._peer.stream(docker_api.TARBALL_FETCH, asked)
+        return self._peer.stream(docker_api.TARBALL_FETCH, asked, TARBALL_BUFFER_BYTES)
 
     async def keep(self, url: str) -> None:
         """Talk with the host for ever; it reaches this runner at `url`."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from kohakuriver.system.docker_errors import ApiRefused, unreachable
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES, FEED_BYTES = 1 << 20, 1 << 23
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 900.0  # a daemon under load may unpack a large layer for long without a word
 
@@ -107,28 +107,21 @@ def _write(answer: http.client.HTTPResponse, file: BinaryIO, transfer: Transfer)
 def load_image(daemon: str, path: Path, transfer: Transfer) -> None:
     """Give a daemon the archive in a file; raises ApiRefused, EngineFailed, Stopped, OSError of the file."""
     with path.open("rb") as file, _asking(daemon, transfer) as connection:
-        headers = {"Content-Type": "application/x-tar", "Content-Length": str(path.stat().st_size)}
+        connection.putrequest("POST", "/images/load?quiet=0")
+        connection.putheader("Content-Type", "application/x-tar")
+        connection.putheader("Content-Length", str(path.stat().st_size))
+        connection.endheaders()
+        fed = 0
         try:
-            connection.request("POST", "/images/load?quiet=0", _Counted(file, transfer), headers)
+            while sent := connection.sock.sendfile(file, fed, FEED_BYTES):
+                fed += sent
+                transfer.moved(sent)
         except BrokenPipeError:
             pass  # it has said why before it hung up
-        transfer.step = "unpacking"
         answer = _answer(connection)
         for line in answer:
             transfer.check()
             _check_line(line)
-
-
-class _Counted:
-    """A file whose bytes are counted as they are read."""
-
-    def __init__(self, file: BinaryIO, transfer: Transfer) -> None:
-        self._file, self._transfer = file, transfer
-
-    def read(self, count: int = -1, /) -> bytes:
-        data = self._file.read(count)
-        self._transfer.moved(len(data))
-        return data
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from kohakuriver.wire.refusals import error_of
 Q = TypeVar("Q")
 R = TypeVar("R")
 DEFAULT_TIMEOUT_SECONDS = 10.0
+BUFFER_BYTES = 1 << 16
 OCTETS = "application/octet-stream"
 
 
@@ -112,8 +113,13 @@ class Peer:
         raise AssertionError("unreachable")
 
     @asynccontextmanager
-    async def stream(self, route: Route[Q, ByteStream], request: Q) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open answer of raw bytes, to be read chunk by chunk; raises as `call` does."""
+    async def stream(
+        self, route: Route[Q, ByteStream], request: Q, buffer_bytes: int = BUFFER_BYTES
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An open answer of raw bytes, to be read chunk by chunk; raises as `call` does.
+
+        Twice `buffer_bytes` may lie here unread before the peer is held up.
+        """
         prepared = self._prepare(route, request)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
         for last in (False, True):
@@ -121,7 +127,12 @@ class Peer:
             with self._honestly():
                 async with asyncio.timeout(DEFAULT_TIMEOUT_SECONDS):
                     answer = await self._http.request(
-                        prepared.method, prepared.url, headers=headers, timeout=timeout, ssl=self._believes
+                        prepared.method,
+                        prepared.url,
+                        headers=headers,
+                        timeout=timeout,
+                        ssl=self._believes,
+                        read_bufsize=buffer_bytes,
                     )
                 async with answer:
                     if answer.status < 400:

@@ -78,6 +78,7 @@ def host(pyz: Path, folder: Path, env: Mapping[str, str] | None = None) -> Itera
     settings = {
         "KOHAKURIVER_HOST_PORT": str(port),
         "KOHAKURIVER_AUTH_ENABLED": "false",
+        "KOHAKURIVER_DEFAULT_CONTAINER_NAME": "",
         "KOHAKURIVER_STATE_DIR": str(folder / "host"),
         "KOHAKURIVER_CLUSTER_SECRET_FILE": str(folder / "secret"),
         **(env or {}),

@@ -28,7 +28,6 @@ FAST_HOST = {
     "KOHAKURIVER_KILL_GRACE_SECONDS": "1",
 }
 PATIENT_HOST = {"KOHAKURIVER_HEARTBEAT_TIMEOUT_FACTOR": "120"}  # on a crowded machine a killed runner is long away
-NO_ENVIRONMENT = {"KOHAKURIVER_DEFAULT_CONTAINER_NAME": ""}
 NODES = ("alpha", "beta")  # alpha shares storage with the host, beta does not
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CLEAN_SECONDS = 15.0
@@ -125,7 +124,7 @@ def shared_rig(pyz: Path, daemon: Daemon | None) -> Iterator[Rig]:
         shared = {"KOHAKURIVER_SHARED_DIR": str(folder / "shared")}
         cut = {"KOHAKURIVER_LOG_LIMIT_BYTES": str(LOG_LIMIT_BYTES)}
         env = (docker_env(daemon, folder) if daemon else PROCESS) | cut
-        own = {"KOHAKURIVER_DOCKER_SOCKET": daemon.socket if daemon else str(folder / "no-docker"), **NO_ENVIRONMENT}
+        own = {"KOHAKURIVER_DOCKER_SOCKET": daemon.socket if daemon else str(folder / "no-docker")}
         rig = Rig(pyz, folder, kind="docker" if daemon else "process", host_env=FAST_HOST | shared | own)
         for name in NODES:
             rig.add_runner(name, env | (shared if name == NODES[0] else {}))

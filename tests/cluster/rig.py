@@ -111,7 +111,7 @@ class Rig(Cluster):
         return Member([self.python, str(self.pyz), program], {**own, **env}, self.folder / f"{name}.log")
 
 
-NO_ACCOUNTS = {"KOHAKURIVER_AUTH_ENABLED": "false"}
+NO_ACCOUNTS = {"KOHAKURIVER_AUTH_ENABLED": "false", "KOHAKURIVER_DEFAULT_CONTAINER_NAME": ""}
 QUICK = {"KOHAKURIVER_HEARTBEAT_INTERVAL_SECONDS": "1"}
 
 
