@@ -11,7 +11,7 @@ from kohakuriver.model.errors import NotFound
 from kohakuriver.programs import docs
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ["accounts", "api", "architecture", "conventions", "decisions", "operations"]
+PAGES = ["accounts", "api", "architecture", "conventions", "decisions", "environments", "operations"]
 WRITTEN = [TOP / "README.md", *sorted((TOP / "kohakuriver" / "docs").glob("*.md"))]
 
 
@@ -38,7 +38,7 @@ def test_a_page_goes_through_a_pager_on_a_terminal(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["nothing", "../README", "", "/etc/passwd"])
 def test_a_page_that_is_not_there_is_an_error_that_lists_those_that_are(name: str) -> None:
-    with pytest.raises(NotFound, match="accounts, api, architecture, conventions, decisions, operations"):
+    with pytest.raises(NotFound, match=", ".join(PAGES)):
         docs.run(["docs", name])
 
 
