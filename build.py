@@ -45,8 +45,8 @@ SHIV = ("shiv", "click")
 NOT_PINNED = ("pip", "setuptools")  # shiv asks for them, but not for the way it is used here
 # What the tests need from Debian: package:command that shows it is there (no command: ask dpkg).
 SYSTEM_PACKAGES = (
-    "busybox-static: ca-certificates: docker.io:dockerd docker-registry:docker-registry iproute2:ip iptables:iptables "
-    "openssh-client:ssh procps:ps systemd:systemd-analyze wrk:wrk"
+    "busybox-static: ca-certificates: docker.io:dockerd docker-registry:docker-registry iperf3:iperf3 iproute2:ip "
+    "iptables:iptables nftables:nft openssh-client:ssh procps:ps systemd:systemd-analyze wrk:wrk"
 )
 
 

@@ -48,8 +48,12 @@ class OverlayPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayNews:
-    """How a runner's part is: which one it has (`digest_of` it), whether containers can use it, what was healed."""
+    """How a runner's part is: which one it has (`digest_of` it), whether containers can use it, what was healed.
 
+    `address` is where its machine is now, for it may have moved.
+    """
+
+    address: str = declare("Its IPv4 address on the way to the host.", default="", bounds=IPV4_OR_NONE)
     has: str = declare("Digest of its part.", default="", bounds=Bounds(length=64))
     ready: bool = False
     trouble: str = declare("Why it is not ready.", default="", bounds=Bounds(length=1000))

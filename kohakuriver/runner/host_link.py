@@ -130,7 +130,7 @@ class HostLink:
             metrics=self._vitals.metrics,
             samples=samples,
             report=self._new_report(),
-            overlay=self._bench.overlay.news(),
+            overlay=self._bench.overlay.news(self._bench.settings.host_address),
             warnings=self._vitals.warnings(self._workloads),
         )
         answer = await self._peer.call(host_api.NODE_HEARTBEAT, request)

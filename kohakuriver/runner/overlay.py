@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 
 from kohakuriver.model import codec
 from kohakuriver.model.errors import BadRequest, EngineFailed, NotFound, Unavailable
-from kohakuriver.model.overlay import BRIDGE
+from kohakuriver.model.overlay import BRIDGE, VXLAN_OVERHEAD_BYTES
 from kohakuriver.model.overlay_part import OverlayNews, OverlayPart, OverlayWish, digest_of
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner import overlay_plan as plan
@@ -19,10 +19,12 @@ from kohakuriver.system.docker_network import Attached, DockerNetworks
 from kohakuriver.system.firewall import Firewall, Guarded, has_guard
 from kohakuriver.system.loops import Wake
 from kohakuriver.system.network_plan import Port, Seen, Wanted, clashes, strangers
+from kohakuriver.system.path_mtu import carries
 from kohakuriver.system.veth import outer_end
 
 log = logging.getLogger(__name__)
 FACT = "overlay_part"
+MOST_PROBED = 4  # peers whose way is tried; one that does not answer costs two seconds
 
 
 class Overlay:
@@ -36,6 +38,7 @@ class Overlay:
         self._networks = DockerNetworks(settings.docker_socket)
         self._hands = ThreadPoolExecutor(1, "overlay")
         self._ends: dict[tuple[int, str], str] = {}
+        self._narrow: list[str] = []
         self.trouble = ""
         self.ready = False
         self.healed = 0
@@ -62,12 +65,17 @@ class Overlay:
             return None
         return OverlayWish(address=address, subnet=self._part.subnet if self._part else "")
 
-    def news(self) -> OverlayNews | None:
+    def news(self, host_address: str) -> OverlayNews | None:
         """How it is; None when there is none."""
         if self._part is None:
             return None
-        has = digest_of(self._part)
-        return OverlayNews(has=has, ready=self.ready, trouble=self.trouble[:1000], healed=self.healed)
+        return OverlayNews(
+            address=address_towards(host_address),
+            has=digest_of(self._part),
+            ready=self.ready,
+            trouble=self.trouble[:1000],
+            healed=self.healed,
+        )
 
     async def learn(self, part: OverlayPart | None) -> None:
         """Take over what the host wants; a host without an overlay takes nothing away."""
@@ -81,6 +89,7 @@ class Overlay:
     def warnings(self) -> list[str]:
         """What an admin should know."""
         found = [f"the overlay cannot be used: {self.trouble}"] if self._part and self.trouble else []
+        found += self._narrow
         if self._part and not self.trouble and not has_guard():
             found.append("containers in the overlay could send under addresses of others: install nftables")
         return found
@@ -121,6 +130,8 @@ class Overlay:
         if has_guard():
             self._firewall.set_guards(ends)
         before, self._made_for = self._made_for, digest_of(part)
+        if before != self._made_for:
+            self._narrow = _narrow_ways(part)
         return changed if before == self._made_for else 0
 
     def _outer_ends(self, attached: list[Attached]) -> list[Guarded]:
@@ -131,6 +142,18 @@ class Overlay:
                 key = (each.pid, each.mac)
                 self._ends[key] = known.get(key) or outer_end(each.pid, each.mac)
         return [Guarded(self._ends[a.pid, a.mac], a.mac, a.address) for a in attached if (a.pid, a.mac) in self._ends]
+
+
+def _narrow_ways(part: OverlayPart) -> list[str]:
+    """Warnings about machines to which full packets do not get through."""
+    needed_bytes = part.mtu + VXLAN_OVERHEAD_BYTES
+    machines = [] if part.is_hosts else [part.host_machine, *(peer.address for peer in part.peers[:MOST_PROBED])]
+    return [
+        f"the way to {machine} is too narrow for the overlay: it does not carry packets of {needed_bytes} bytes whole "
+        "(lower OVERLAY_MTU on the host, or raise the MTU of the network)"
+        for machine in filter(None, machines)
+        if carries(machine, needed_bytes) is False
+    ]
 
 
 def _refuse_clash(network: IPv4Network, seen: Seen, wanted: Wanted) -> None:

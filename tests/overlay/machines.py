@@ -75,6 +75,14 @@ class Machine:
         """A way to a port of this machine."""
         return ThereConnection(self, port)
 
+    def listening(self) -> socket.socket:
+        """A socket that listens on its address, at a port that is free."""
+        made = in_network_of(self.keeper.pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        made.settimeout(20)
+        made.bind((self.address, 0))
+        made.listen()
+        return made
+
     def close(self) -> None:
         """End the daemon and whatever else is there, and take the network away."""
         self.keeper.kill()

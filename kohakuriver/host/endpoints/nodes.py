@@ -84,7 +84,7 @@ async def heartbeat(host: Host, caller: Caller, asked: Heartbeat) -> Acknowledge
     node.metrics, node.warnings = asked.metrics, tuple(asked.warnings)
     node.samples.extend(asked.samples)
     taken = await _take(host, node, asked.report, asked.clock)
-    return replace(taken, overlay=host.overlay.take_news(asked.hostname, asked.overlay))
+    return replace(taken, overlay=await host.overlay.take_news(asked.hostname, asked.overlay))
 
 
 async def report(host: Host, caller: Caller, asked: Changed) -> Acknowledged:

@@ -112,11 +112,13 @@ class OverlayNetworkManager:
             peers=self._peers_of(own) if is_mesh else [],
         )
 
-    def take_news(self, hostname: str, news: OverlayNews | None) -> OverlayPart | None:
+    async def take_news(self, hostname: str, news: OverlayNews | None) -> OverlayPart | None:
         """Hear how a runner's part is; gives the part it should have when it has another."""
         if news is None or hostname not in self.allocations:
             return None
         self.news[hostname] = news
+        if news.address:
+            await self.join(hostname, OverlayWish(address=news.address))
         part = self.part_of(hostname)
         return part if digest_of(part) != news.has else None
 
