@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kohakuriver.client.command import Notes, Order
+from kohakuriver.client.commands import with_default_verb
 from kohakuriver.client.output import screen_of
 from kohakuriver.client.parser import Parser, build_parser, refuse_strays, with_manual
 from kohakuriver.model.errors import BadRequest, RiverError
@@ -69,6 +70,7 @@ def _run(argv: Sequence[str], notes: Notes) -> int:
 
 def _parsed(argv: Sequence[str]) -> "argparse.Namespace | int":
     """What was typed, or the exit code when the help was all that was wanted."""
+    argv = with_default_verb(argv)
     parser = build_parser(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         return _help(parser, asked=bool(argv))

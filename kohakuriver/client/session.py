@@ -205,7 +205,7 @@ class Session:
             return http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
         from kohakuriver.wire.pinning import context_for
 
-        context = context_for(_content_of(self.settings.ca_file) if self.settings.ca_file else "")
+        context = context_for(content_of(self.settings.ca_file) if self.settings.ca_file else "")
         return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=context)
 
     def _distrusted(self, refused: Exception) -> errors.RiverError | None:
@@ -249,7 +249,7 @@ class Session:
         )
 
 
-def _content_of(ca_file: str) -> str:
+def content_of(ca_file: str) -> str:
     try:
         with open(ca_file, encoding="ascii") as file:
             return file.read()

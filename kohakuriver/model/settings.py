@@ -66,7 +66,7 @@ class HostSettings:
         False, "Whether an API token, typed when SSH asks for it, lets one in; else only keys of accounts do."
     )
     ssh_older_clients_allowed: bool = setting(
-        False, "Whether SSH clients without key exchange that is safe from quantum computers may come (OpenSSH < 9.0)."
+        False, "Whether SSH clients without key exchange that is safe from quantum computers may come (OpenSSH < 8.5)."
     )
     host_reachable_address: str = setting("", "Address by which nodes and people reach this host; empty: found out.")
     shared_dir: str = setting("", "Storage that host and nodes share; empty: there is none.")

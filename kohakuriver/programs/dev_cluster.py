@@ -120,6 +120,7 @@ def _host_settings(directory: Path, port: int) -> HostSettings:
     return HostSettings(
         host_bind_ip=LOOPBACK,
         host_port=port,
+        host_ssh_proxy_port=0,  # `kohakuriver ssh` needs none
         state_dir=str(directory / "host"),
         shared_dir=str(directory / "shared"),
         cluster_secret_file=str(directory / "cluster_secret"),

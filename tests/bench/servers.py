@@ -77,6 +77,7 @@ def host(pyz: Path, folder: Path, env: Mapping[str, str] | None = None) -> Itera
     port = free_port()
     settings = {
         "KOHAKURIVER_HOST_PORT": str(port),
+        "KOHAKURIVER_HOST_SSH_PROXY_PORT": "0",
         "KOHAKURIVER_AUTH_ENABLED": "false",
         "KOHAKURIVER_DEFAULT_CONTAINER_NAME": "",
         "KOHAKURIVER_STATE_DIR": str(folder / "host"),

@@ -28,6 +28,7 @@ TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env", "registr
 NOT_BY_HAND |= {files_api.READ.name, files_api.WRITE.name}  # for browsers; commands take the ways without a limit
 WHERE = {"task_id", "path"}  # one word: ID:PATH
 NOT_OFFERED = {
+    "auth key add": {"public_key"},  # it comes from a file
     "fs ls": WHERE | {"after", "limit"},  # every page is printed
     "fs stat": WHERE | {"follow"},
     "fs cat": WHERE | {"offset", "version"},  # where to go on when a connection breaks

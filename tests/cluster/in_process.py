@@ -152,6 +152,7 @@ class FakeCluster(Cluster):
         self._numbers = itertools.count(FIRST_GATE_SECONDS)
         settings = HostSettings(
             host_port=self.port,
+            host_ssh_proxy_port=0,
             state_dir=str(self.folder / "host"),
             shared_dir=str(self.folder / "shared"),
             cluster_secret_file=str(self.folder / "secret"),

@@ -63,7 +63,7 @@ class Rig(Cluster):
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
         self.host = self._member(
-            "host", {"KOHAKURIVER_HOST_PORT": str(self.port), **NO_ACCOUNTS, **QUICK, **self.host_env}
+            "host", {"KOHAKURIVER_HOST_PORT": str(self.port), **NO_SSH_PORT, **NO_ACCOUNTS, **QUICK, **self.host_env}
         )
         (self.folder / "tmp").mkdir()
         place = self.folder / "marks"
@@ -112,6 +112,7 @@ class Rig(Cluster):
 
 
 NO_ACCOUNTS = {"KOHAKURIVER_AUTH_ENABLED": "false", "KOHAKURIVER_DEFAULT_CONTAINER_NAME": ""}
+NO_SSH_PORT = {"KOHAKURIVER_HOST_SSH_PROXY_PORT": "0"}
 QUICK = {"KOHAKURIVER_HEARTBEAT_INTERVAL_SECONDS": "1"}
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+import kohakuriver
 from kohakuriver.model.access import Role
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.app import running_runner
@@ -16,9 +18,10 @@ from tests.cluster.in_process import MadeUpMachine
 from tests.cluster.rig import free_port
 from tests.docker_daemon import IMAGE, Daemon
 from tests.host.auth.house import Person, open_house, settings_in
-from tests.host.ssh.doors import SECONDS, Door, Here
+from tests.host.ssh.doors import SECONDS, Done, Door, Here
 
 pytestmark = pytest.mark.docker
+ASLEEP = "ps | grep -v 'sh -c' | grep '[s]leep 4321'"
 RAW = bytes(range(256)) * 40
 
 
@@ -132,14 +135,48 @@ def test_nothing_is_left_of_sessions_that_were_cut(tmp_path: Path, docker_daemon
                 "ssh", *door.options("bob"), "-p", str(door.keeper.port), f"{task}@127.0.0.1", "sleep 4321"
             )
             async with asyncio.timeout(SECONDS):
-                while b"4321" not in (await door.ssh("bob", task, "ps")).out:
+                while (await door.ssh("bob", task, ASLEEP)).out == b"":
                     await asyncio.sleep(0.05)
             process.kill()
             await process.wait()
         async with asyncio.timeout(SECONDS):
-            while b"sleep 4321" in (await door.ssh("bob", task, "ps | grep -v grep")).out:
+            while (await door.ssh("bob", task, ASLEEP)).out != b"":
                 await asyncio.sleep(0.05)
             while len(os.listdir("/proc/self/fd")) > before + 3:
                 await asyncio.sleep(0.05)
+
+    with_door(tmp_path, docker_daemon, work)
+
+
+def test_the_client_is_in_a_workload_without_a_key(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        home = tmp_path / "home"
+        env = {
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(kohakuriver.__file__).parent.parent),
+            "KOHAKURIVER_HOST": "127.0.0.1",
+            "KOHAKURIVER_PORT": str(door.house.host.settings.host_port),
+            "KOHAKURIVER_TOKEN": bob.headers["Authorization"].removeprefix("Bearer "),
+        }
+
+        async def run(*words: str, stdin: bytes = b"") -> Done:
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+            async with asyncio.timeout(SECONDS):
+                out, err = await process.communicate(stdin)
+            return Done(process.returncode or 0, out, err.decode())
+
+        program = (sys.executable, "-m", "kohakuriver", "ssh")
+        done = await run(*program, task, "--", "cat; exit 7", stdin=RAW)
+        assert (done.code, done.out, done.err) == (7, RAW, "")
+        assert (await run(*program, task, "--", "printf", "%s|", "a b", "c")).out == b"a b|c|"
+        gone = await run(*program, "12345", "--", "true")
+        assert gone.code == 255 and "there is no task 12345" in gone.err
+        assert (await run(*program, "config", "--write")).code == 0
+        config = ("-F", str(home / ".ssh/config"))  # ssh looks for the real home's
+        (tmp_path / "up").write_bytes(RAW)
+        assert (await run("scp", *config, str(tmp_path / "up"), f"{task}.kohakuriver:up")).code == 0
+        assert (await run("ssh", *config, f"{task}.kohakuriver", "cat up")).out == RAW
 
     with_door(tmp_path, docker_daemon, work)

@@ -1,0 +1,66 @@
+"""A channel of the host, opened by a command and carried between its standard input and output."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from kohakuriver.client.session import content_of
+from kohakuriver.model import codec
+from kohakuriver.model.errors import HostUnreachable
+from kohakuriver.model.route import Channel
+from kohakuriver.model.settings import ClientSettings
+from kohakuriver.wire import raw
+from kohakuriver.wire.pinning import context_for
+from kohakuriver.wire.raw import RawSocket
+from kohakuriver.wire.refusals import error_of
+from kohakuriver.wire.sockets import error_in
+
+Q = TypeVar("Q")
+CHUNK_BYTES = 256 * 1024
+
+
+async def open_channel(settings: ClientSettings, channel: Channel[Q], request: Q) -> RawSocket:
+    """A socket to the host; raises what it refuses with, HostUnreachable when it is not there."""
+    path, rest = channel.split(codec.encoder(channel.takes)(request))
+    target = f"{path}?{urlencode(rest)}" if rest else path
+    tls = None
+    if settings.tls or settings.ca_file:
+        tls = context_for(content_of(settings.ca_file) if settings.ca_file else "")
+    headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+    try:
+        answered = await raw.dial(raw.Address(settings.host, settings.port, tls), target, headers)
+    except OSError as broken:
+        raise HostUnreachable(f"no answer from {settings.host}:{settings.port} ({broken or 'in time'})") from None
+    if answered.socket is None:
+        raise error_of(answered.status, answered.body)
+    return answered.socket
+
+
+async def carry_standard_streams(socket: RawSocket) -> None:
+    """Standard input goes in, what comes out goes to standard output; raises the error that the socket ended with."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=CHUNK_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout.buffer)
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    giving = asyncio.gather(_give(reader, socket))
+    try:
+        with suppress(OSError):  # nobody listens any more
+            while data := await socket.receive():
+                writer.write(data if isinstance(data, bytes) else data.encode())
+                await writer.drain()
+        if error := error_in(socket.close_code, socket.close_reason):
+            raise error
+    finally:
+        giving.cancel()
+        await socket.hang_up()
+        writer.close()
+
+
+async def _give(reader: asyncio.StreamReader, socket: RawSocket) -> None:
+    with suppress(OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            await socket.send(data)
+        await socket.send(b"")

@@ -1,0 +1,79 @@
+"""`kohakuriver ssh`: fingerprints, the configuration of stock ssh, and words that need no verb."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kohakuriver.client.commands import with_default_verb
+from tests.client.conftest import River
+from tests.client.real_host import RealHost, real_host
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealHost]:
+    """A host without accounts, to which the environment leads."""
+    with real_host(tmp_path, auth_enabled=False) as made:
+        monkeypatch.setenv("KOHAKURIVER_HOST", "127.0.0.1")
+        monkeypatch.setenv("KOHAKURIVER_PORT", str(made.port))
+        yield made
+
+
+def test_fingerprints_are_those_of_the_files(lab: RealHost, river: River) -> None:
+    said = river("ssh", "fingerprint")
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", lab.folder / "host/ssh/host_ed25519_key"], capture_output=True, text=True, check=True
+    )
+    assert said.code == 0 and shown.stdout.split()[1] in said.out and "rsa" in said.out
+    assert river("ssh", "fingerprint", "--json").out.startswith('{"port":0')
+
+
+def test_the_configuration_is_written_once_and_leaves_the_rest_alone(lab: RealHost, river: River, home: Path) -> None:
+    own = home / ".ssh/config"
+    own.parent.mkdir()
+    own.write_text("Host mine\n    Port 99\n")
+    assert river("ssh", "config", "--write").code == 0
+    first = own.read_text()
+    assert river("ssh", "config", "--write").code == 0
+    assert own.read_text() == first and first.endswith("Host mine\n    Port 99\n")
+    for file in (own, home / ".kohakuriver/ssh/config", home / ".kohakuriver/ssh/known_hosts"):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    assert "@cert-authority *.kohakuriver ssh-ed25519 " in (home / ".kohakuriver/ssh/known_hosts").read_text()
+    told = subprocess.run(
+        ["ssh", "-F", own, "-G", "lab.kohakuriver"], capture_output=True, text=True, check=True
+    ).stdout
+    lines = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
+    assert lines["user"] == "root" and lines["stricthostkeychecking"] == "accept-new"
+    assert lines["proxycommand"].endswith("ssh proxy %n") and str(home) in lines["userknownhostsfile"]
+    other = subprocess.run(["ssh", "-F", own, "-G", "mine"], capture_output=True, text=True, check=True).stdout
+    assert "port 99" in other and "proxycommand" not in other
+
+
+def test_checking_is_never_turned_off(lab: RealHost, river: River) -> None:
+    said = river("ssh", "config").out
+    assert "StrictHostKeyChecking no" not in said and "/dev/null" not in said
+
+
+def test_without_ssh_the_way_to_it_is_told(lab: RealHost, river: River, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    said = river("ssh", "123")
+    assert said.code == 1 and "install OpenSSH's client" in said.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("ssh lab", "ssh to lab"),
+        ("--host h ssh lab -- ls", "--host h ssh to lab -- ls"),
+        ("ssh to lab", "ssh to lab"),
+        ("ssh config --write", "ssh config --write"),
+        ("ssh --help", "ssh --help"),
+        ("ssh", "ssh"),
+        ("task submit ssh lab", "task submit ssh lab"),
+        ("task submit -- ssh lab", "task submit -- ssh lab"),
+    ],
+)
+def test_a_verb_that_is_not_typed_is_the_usual_one(typed: str, meant: str) -> None:
+    assert with_default_verb(typed.split()) == meant.split()
