@@ -113,18 +113,19 @@ The workload need not have an SSH server, nor anything else.
   kohakuriver ssh ada@1234 -- nvidia-smi -l    a command, as ada, in the task 1234
   kohakuriver ssh config --write               then also: ssh, scp, rsync, VS Code … with lab.kohakuriver
 """
-COMMANDS: tuple[Command[Any, Any], ...] = (
-    Command(
-        "to",
-        api.SSH_PORT,
-        act=connect,
-        about="Be in a workload; the word `to` may be left out.",
-        extra=(
-            Flag(("workload",), "A task or VPS that runs: its id or name, and before an @ as whom.", {"metavar": "ID"}),
-            Flag(("words",), "A command, instead of a shell.", {"nargs": "*", "metavar": "CMD"}),
-        ),
-        more=CONNECT_MORE,
+CONNECT: Command[Any, Any] = Command(
+    "to",
+    api.SSH_PORT,
+    act=connect,
+    about="Be in a workload; the word `to` may be left out.",
+    extra=(
+        Flag(("workload",), "A task or VPS that runs: its id or name, and before an @ as whom.", {"metavar": "ID"}),
+        Flag(("words",), "A command, instead of a shell.", {"nargs": "*", "metavar": "CMD"}),
     ),
+    more=CONNECT_MORE,
+)
+COMMANDS: tuple[Command[Any, Any], ...] = (
+    CONNECT,
     Command(
         "config",
         api.SSH_PORT,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from kohakuriver.client.command import Command, Flag, Order, each
+from kohakuriver.client.commands.ssh import CONNECT
 from kohakuriver.client.flags import Spelling
 from kohakuriver.client.names import VPS
 from kohakuriver.client.pace import Patience, Pauses
@@ -278,6 +279,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         spelled=VPS,
         also=(api.VPS_FIND,),
     ),
+    CONNECT._replace(verb="connect", about="Be in it, by ssh."),
     Command("stop", api.VPS_STOP, show=show_change, act=steer(S.STOPPED), many=True, spelled=VPS, extra=(WAIT,)),
     Command(
         "restart",
