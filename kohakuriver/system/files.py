@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from kohakuriver.model import files as f
@@ -43,13 +44,17 @@ class Files:
         A thread cannot be cancelled: when nobody wants the result any more it is asked to `stop`, and its end is waited
         for, so that nothing is taken away under its hands.
         """
-        doing = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        doing = self.begin(work)
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
             stop()
             await asyncio.wait([doing])
             raise
+
+    def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Blocking work, begun; whoever begins it waits for its end, whatever happens."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     # ---- one answer each
 
@@ -102,12 +107,25 @@ class Files:
             raise BadRequest("offset: needs the part that it is in")
         writing = await self.run(lambda: Writing.begin(root, asked.path, asked.mode, part, offset))
         try:
-            async for piece in _gathered(body):
-                await self.run(lambda piece=piece: writing.write(piece))  # type: ignore[misc]
+            await self._write_all(writing, body)
             await self.run(writing.finish)
         finally:
             await self.run(writing.abandon)
         return told(await self.run(lambda: root.stat(asked.path)))
+
+    async def _write_all(self, writing: Writing, body: AsyncIterator[bytes]) -> None:
+        """One piece is written while the next one comes."""
+        under_way: asyncio.Future[None] | None = None
+        try:
+            async for piece in _gathered(body):
+                if under_way is not None:
+                    await asyncio.shield(under_way)
+                under_way = self.begin(partial(writing.write, piece))
+        finally:
+            if under_way is not None:
+                await asyncio.wait([under_way])
+        if under_way is not None:
+            under_way.result()
 
     async def unpack(self, root: Root, asked: f.AtPath, body: AsyncIterator[bytes]) -> f.TreeStored:
         """Put what a tar holds into a directory, as it comes."""
@@ -121,6 +139,7 @@ class Reading:
 
     def __init__(self, files: Files, descriptor: int, span: tuple[int, int], status: os.stat_result) -> None:
         self._files, self._descriptor, (self._at, self._end) = files, descriptor, span
+        self._coming: asyncio.Future[bytes] | None = None
         self.size, self.length = status.st_size, self._end - self._at
         self.version = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
 
@@ -136,19 +155,25 @@ class Reading:
         """The bytes; raises ConnectionResetError when the file became shorter meanwhile."""
         while self._at < self._end:
             try:
-                chunk = await self._files.run(self._next)
+                chunk = await asyncio.shield(self._coming or self._begin())
             except OSError as broken:
                 raise ConnectionResetError(f"the file cannot be read on: {broken}") from broken
             if not chunk:
                 raise ConnectionResetError("the file became shorter while it was read")
             self._at += len(chunk)
+            self._begin()  # the next one is read while this one is sent
             yield chunk
 
-    def _next(self) -> bytes:
-        return os.pread(self._descriptor, min(CHUNK_BYTES, self._end - self._at), self._at)
+    def _begin(self) -> "asyncio.Future[bytes]":
+        count = min(CHUNK_BYTES, self._end - self._at)
+        self._coming = self._files.begin(partial(os.pread, self._descriptor, count, self._at))
+        return self._coming
 
     async def close(self) -> None:
         """Let go of the file."""
+        if self._coming is not None:
+            await asyncio.wait([self._coming])
+            self._coming.exception()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             await self._files.run(lambda: os.close(descriptor))

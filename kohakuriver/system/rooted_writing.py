@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 from kohakuriver.model.errors import Conflict, NotFound
 from kohakuriver.model.files import part_name
-from kohakuriver.system.openat2 import refuse_mount
+from kohakuriver.system.openat2 import begin_to_store, refuse_mount
 from kohakuriver.system.rooted import Owner, Root, shown, telling
 
 NEW_MODE = 0o644
@@ -71,6 +71,7 @@ class Writing:
         with telling(self._path):
             while view:
                 written = os.write(self._descriptor, view)
+                begin_to_store(self._descriptor, self.offset, written)
                 self.offset += written
                 view = view[written:]
 

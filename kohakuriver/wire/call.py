@@ -81,10 +81,14 @@ class Peer:
 
         return await self._converse(route, prepared, send)
 
-    async def upload(self, route: Route[Q, R], request: Q, chunks: AsyncIterator[bytes]) -> R:
-        """Send raw bytes as they come, once the peer has agreed; raises as `call` does, and what `chunks` raises."""
+    async def upload(self, route: Route[Q, R], request: Q, chunks: AsyncIterator[bytes], size: int | None = None) -> R:
+        """Send raw bytes (`size` of them, if that is known) as they come, once the peer has agreed.
+
+        Raises as `call` does, and what `chunks` raises.
+        """
         prepared = replace(self._prepare(route, request), body=sign.STREAM)
         timeout, content = aiohttp.ClientTimeout(total=None, sock_connect=3.0), {"Content-Type": OCTETS}
+        content |= {"Content-Length": str(size)} if size is not None else {}
         outgoing = _Outgoing(chunks)
 
         async def send(headers: dict[str, str]) -> _Answered:

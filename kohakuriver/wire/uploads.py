@@ -33,8 +33,15 @@ S = TypeVar("S")
 Q = TypeVar("Q")
 R = TypeVar("R")
 PATIENCE_SECONDS = 120.0  # for the next byte
-Chunks = AsyncIterator[bytes]
-UploadHandler = Callable[[S, Caller, Q, Chunks], Awaitable[R]]
+UploadHandler = Callable[[S, Caller, Q, "Body"], Awaitable[R]]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes as they come, once they are wanted; `size` is how many there will be, if the sender said so."""
+
+    chunks: AsyncIterator[bytes]
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def _endpoint(answer: UploadAnswer[S], edge: Edge[S]) -> Endpoint:
         return await until_cut(edge, route.owns, who.caller, asked, take(request, asked, who))
 
     async def take(request: web.Request, asked: Any, who: Identified) -> web.StreamResponse:
-        made = await answer.handler(edge.state, who.caller, asked, _chunks(request, route.body_limit_bytes))
+        made = await answer.handler(edge.state, who.caller, asked, _body(request, route.body_limit_bytes))
         return json_answer(codec.dumps(encode(made)), route.success, who.signed)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
@@ -95,7 +102,11 @@ def _refuse_unfit(request: web.Request, route: Route[Any, Any]) -> None:
         raise _too_large(route.body_limit_bytes)
 
 
-async def _chunks(request: web.Request, limit_bytes: int) -> Chunks:
+def _body(request: web.Request, limit_bytes: int) -> Body:
+    return Body(_chunks(request, limit_bytes), request.content_length)
+
+
+async def _chunks(request: web.Request, limit_bytes: int) -> AsyncIterator[bytes]:
     await invite_body(request)
     total = 0
     while True:

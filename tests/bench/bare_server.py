@@ -1,4 +1,4 @@
-"""The floor of HTTP figures: a bare aiohttp server that answers with ready-made values and does nothing else."""
+"""The floor of HTTP figures: a bare aiohttp server that answers with ready-made values or files and does nothing else."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from aiohttp import web
 
 
 async def serve(port: int, folder: Path) -> None:
-    """Answer /one, /post, and /file/NAME (a JSON file of `folder`, loaded once and dumped at each request)."""
+    """Answer /one, /post, /file/NAME (a JSON file of `folder`, loaded once and dumped at each request), /raw/NAME."""
     loaded: dict[str, object] = {}
 
     async def one(request: web.Request) -> web.Response:
@@ -25,8 +25,13 @@ async def serve(port: int, folder: Path) -> None:
             loaded[name] = json.loads((folder / name).read_text())
         return web.json_response(loaded[name])
 
+    async def raw(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(folder / request.match_info["name"])
+
     app = web.Application()
-    app.add_routes([web.get("/one", one), web.post("/post", post), web.get("/file/{name}", dump)])
+    app.add_routes(
+        [web.get("/one", one), web.post("/post", post), web.get("/file/{name}", dump), web.get("/raw/{name}", raw)]
+    )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -19,7 +19,7 @@ from kohakuriver.model.route import Route
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
 from kohakuriver.wire.serve import Answer, Bindable, Edge, Identified, Incoming, Streamed, build_app
-from kohakuriver.wire.uploads import Chunks, UploadAnswer
+from kohakuriver.wire.uploads import Body, UploadAnswer
 
 FIRST = 187_000_000_000_000_001
 RUNNING: dict[str, Any] = {"status": Status.RUNNING, "completed_at": None, "exit_code": None}  # changes of a task
@@ -183,8 +183,8 @@ def _handler(route: Route[Any, Any]) -> Any:
 
 
 def _swallow(route: Route[Any, Any]) -> Any:
-    async def handle(host: MadeUpHost, caller: Caller, request: Any, body: Chunks) -> Any:
-        host.bodies.append(b"".join([chunk async for chunk in body]))
+    async def handle(host: MadeUpHost, caller: Caller, request: Any, body: Body) -> Any:
+        host.bodies.append(b"".join([chunk async for chunk in body.chunks]))
         return await _handler(route)(host, caller, request)
 
     return handle

@@ -16,7 +16,7 @@ from kohakuriver.model.route import Route
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.serve import Edge, build_app, listening
 from kohakuriver.wire.sign import Signer, SteadyTime
-from kohakuriver.wire.uploads import Chunks, on_upload
+from kohakuriver.wire.uploads import Body, on_upload
 from tests.wire.rig import by_signature
 
 LIMIT_BYTES = 1_000_000
@@ -49,11 +49,11 @@ class State:
     gives_up_after: int = LIMIT_BYTES * 2
 
 
-async def store(state: State, caller: Caller, asked: Put, body: Chunks) -> Stored:
+async def store(state: State, caller: Caller, asked: Put, body: Body) -> Stored:
     if state.refuses:
         raise errors.Conflict("it is taken")
     try:
-        async for chunk in body:
+        async for chunk in body.chunks:
             state.pieces.append(chunk)
             if sum(map(len, state.pieces)) > state.gives_up_after:
                 raise errors.Conflict("the disk is full")

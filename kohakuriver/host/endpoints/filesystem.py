@@ -19,7 +19,7 @@ from kohakuriver.wire.call import DEFAULT_TIMEOUT_SECONDS, Peer, chunks_of
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Handler, Streamed, on, on_stream
 from kohakuriver.wire.sockets import Socket
-from kohakuriver.wire.uploads import Chunks, UploadHandler, on_upload
+from kohakuriver.wire.uploads import Body, UploadHandler, on_upload
 
 Q = TypeVar("Q", bound=f.AtPath)
 R = TypeVar("R", f.FilePage, f.FileEntry, f.TreeStored, f.Deleted)
@@ -85,10 +85,11 @@ def bytes_out(route: Route[Q, ByteStream]) -> Handler[Host, Q, Streamed]:
 def bytes_in(route: Route[Q, R]) -> UploadHandler[Host, Q, R]:
     """Hand the body on to the runner as it comes; how many bytes passed is written down, also when it breaks off."""
 
-    async def handle(host: Host, caller: Caller, asked: Q, body: Chunks) -> R:
+    async def handle(host: Host, caller: Caller, asked: Q, body: Body) -> R:
         place, passed = await place_of(host, asked), Passed()
         try:
-            return await place.peer.upload(route, replace(asked, attempt=place.attempt), passed.chunks(body))
+            chunks = passed.chunks(body.chunks)
+            return await place.peer.upload(route, replace(asked, attempt=place.attempt), chunks, body.size)
         finally:
             host.auth.notes.add(caller, _deed(route.name, asked, f"{asked.path} {passed.count} bytes"))
 

@@ -19,7 +19,7 @@ from kohakuriver.system.tree_watch import Watcher, watching
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
 from kohakuriver.wire.sockets import Socket, closing_of
-from kohakuriver.wire.uploads import Chunks, on_upload
+from kohakuriver.wire.uploads import Body, on_upload
 
 CHANGES_AT_ONCE = 1000  # in one message
 
@@ -64,14 +64,14 @@ async def pack(runner: Runner, caller: Caller, asked: f.AtPath) -> Streamed:
     return Streamed(packing.chunks(), {"Content-Type": api.PACK.media}, packing.close)
 
 
-async def write(runner: Runner, caller: Caller, asked: f.WriteFile, body: Chunks) -> f.FileEntry:
+async def write(runner: Runner, caller: Caller, asked: f.WriteFile, body: Body) -> f.FileEntry:
     async with opened(runner, asked, writable=True) as root:
-        return await runner.files.write(root, asked, body)
+        return await runner.files.write(root, asked, body.chunks)
 
 
-async def unpack(runner: Runner, caller: Caller, asked: f.AtPath, body: Chunks) -> f.TreeStored:
+async def unpack(runner: Runner, caller: Caller, asked: f.AtPath, body: Body) -> f.TreeStored:
     async with opened(runner, asked, writable=True) as root:
-        return await runner.files.unpack(root, asked, body)
+        return await runner.files.unpack(root, asked, body.chunks)
 
 
 async def make_directory(runner: Runner, caller: Caller, asked: f.MakeDirectory) -> f.FileEntry:
