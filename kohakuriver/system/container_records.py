@@ -45,8 +45,8 @@ class Records:
         except OSError as error:
             raise EngineFailed(f"{self.program} cannot be written: {error.strerror}", retry_elsewhere=True) from None
 
-    def prepare(self, spec: ContainerSpec) -> None:
-        """Make the files that a container writes to; a record that was barred makes way for a new one."""
+    def prepare(self, spec: ContainerSpec) -> Record | None:
+        """Make the files that a container writes to; what the record said. One that was barred makes way for a new."""
         record, draft = self.look(spec.key), self._draft(spec.key)
         try:
             spec.log_directory.mkdir(parents=True, exist_ok=True)
@@ -55,6 +55,7 @@ class Records:
                 draft.replace(self.path(spec.key))
             for output in _outputs(spec):
                 _make_writable(output)
+            return record
         except OSError as error:
             raise disk_failed(spec, error) from None
 

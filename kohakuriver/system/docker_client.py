@@ -1,7 +1,7 @@
-"""One Docker daemon behind asyncio: acts through the SDK in bounded pools of threads, looks on the loop itself."""
+"""One Docker daemon behind asyncio: the SDK in bounded pools of threads; looks and small acts on the loop itself."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, unique
 from typing import Any, TypeVar
@@ -9,22 +9,21 @@ from urllib.parse import urlencode
 
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.system.docker_errors import ApiRefused, unreachable
-from kohakuriver.system.docker_stream import get_json
+from kohakuriver.system.docker_stream import ask_json, request
 
 T = TypeVar("T")
 CLOSE_SECONDS = 10.0
-LOOKS_AT_ONCE = 16
+LOOKS_AT_ONCE, ACTS_AT_ONCE = 16, 24
+# A start lasts a quarter of a second, and several go on at once. One that was given up may still happen, so none is
+# given up while there is hope.
+ACT_SECONDS = 600.0
 
 
 @unique  # equal values would make one pool of two
 class Pool(Enum):
-    """Which threads a call occupies: how many there are, and for how many seconds the daemon may keep silent.
+    """Which threads a call occupies: how many there are, and for how many seconds the daemon may keep silent."""
 
-    A start lasts a quarter of a second, and several go on at once. One that was given up may still happen, so none is
-    given up while there is hope.
-    """
-
-    ACTS = (24, 600.0)
+    ACTS = (4, 600.0)
     PULLS = (2, 600.0)
     EVENTS = (1, 60.0)
     FILES = (4, 0.0)
@@ -36,6 +35,7 @@ class DockerClient:
     def __init__(self, socket: str) -> None:
         self.socket = socket
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._acts = asyncio.Semaphore(ACTS_AT_ONCE)
         self._pools: dict[Pool, ThreadPoolExecutor] = {}
         self._apis: dict[Pool, Any] = {}
 
@@ -70,12 +70,21 @@ class DockerClient:
         On the loop, because it takes a third of the time that it takes in a thread.
         """
         async with self._looks:
-            return await get_json(self.socket, f"{target}?{urlencode(query)}" if query else target)
+            return await ask_json(self.socket, request("GET", _with_query(target, query)))
+
+    async def act(self, method: str, target: str, body: Any = None, **query: str) -> Any:
+        """Have something done, and what is answered; raises as `look` does."""
+        async with self._acts:
+            return await ask_json(self.socket, request(method, _with_query(target, query), body), ACT_SECONDS)
 
     async def call(self, pool: Pool, work: Callable[[Any], T]) -> T:
         """The result of a call of the SDK's `APIClient`; raises ApiRefused, and EngineFailed without an answer."""
         api = self._apis.get(pool)
         return await self.run(pool, lambda: _translated(self.socket, lambda: work(api)))
+
+
+def _with_query(target: str, query: Mapping[str, str]) -> str:
+    return f"{target}?{urlencode(query)}" if query else target
 
 
 def _connect(socket: str) -> dict[Pool, Any]:

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.container_records import Records
-from kohakuriver.system.docker_client import DockerClient, Pool
+from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_errors import ApiRefused, failed, told_as
 from kohakuriver.system.docker_spec import Owner, container_config, is_of_vps, key_of, observed, phase_of
 from kohakuriver.system.engine import ContainerSpec, Observed, Phase, WorkloadKey
@@ -37,9 +37,7 @@ class Containers:
         displaced = None
         while True:
             try:
-                made = await self._client.call(
-                    Pool.ACTS, lambda api: api.create_container_from_config(config, spec.name)
-                )
+                made = await self._client.act("POST", "/containers/create", config, name=spec.name)
             except ApiRefused as error:
                 if error.status != HTTPStatus.CONFLICT:
                     raise failed(f"cannot create {spec.name}", error) from None
@@ -53,24 +51,24 @@ class Containers:
     async def start(self, key: WorkloadKey) -> None:
         """Start it; whether its program has run already is not looked at here."""
         with told_as("cannot start the container"):
-            await self._act(key, lambda api, container_id: api.start(container_id))
+            await self._act(key, "start")
 
     async def signal(self, key: WorkloadKey, number: int) -> None:
         """Send a signal to its init, which hands it on; nothing happens when it does not run."""
         with told_as(f"cannot send signal {number}"):
             try:
-                await self._act(key, lambda api, container_id: api.kill(container_id, signal=int(number)))
+                await self._act(key, "kill", signal=str(int(number)))
             except ApiRefused as error:
                 if error.status != HTTPStatus.CONFLICT:
                     raise
 
     async def pause(self, key: WorkloadKey) -> None:
         """Freeze it; raises Conflict when it does not run."""
-        await self._turn(key, Phase.PAUSED, lambda api, container_id: api.pause(container_id))
+        await self._turn(key, Phase.PAUSED, "pause")
 
     async def resume(self, key: WorkloadKey) -> None:
         """Thaw it; raises Conflict when it does not run."""
-        await self._turn(key, Phase.RUNNING, lambda api, container_id: api.unpause(container_id))
+        await self._turn(key, Phase.RUNNING, "unpause")
 
     async def observe(self, key: WorkloadKey) -> Observed:
         """Look at it."""
@@ -105,8 +103,10 @@ class Containers:
             await self._take_away(await self.id_of(key))
         self._forget(key)
 
-    async def _act(self, key: WorkloadKey, work: Callable[[Any, str], None]) -> None:
-        await self._ask(key, lambda container_id: self._client.call(Pool.ACTS, lambda api: work(api, container_id)))
+    async def _act(self, key: WorkloadKey, what: str, **query: str) -> None:
+        await self._ask(
+            key, lambda container_id: self._client.act("POST", f"/containers/{container_id}/{what}", **query)
+        )
 
     async def _ask(self, key: WorkloadKey, question: Callable[[str], Awaitable[T]]) -> T:
         container_id = await self.id_of(key)
@@ -118,7 +118,7 @@ class Containers:
                 raise _not_found(key) from None
             raise
 
-    async def _turn(self, key: WorkloadKey, into: Phase, act: Callable[[Any, str], None]) -> None:
+    async def _turn(self, key: WorkloadKey, into: Phase, act: str) -> None:
         with told_as(f"cannot make it {into}"):
             try:
                 await self._act(key, act)
@@ -155,12 +155,11 @@ class Containers:
         for _ in range(REMOVAL_TRIES):
             with told_as("cannot remove the container"):
                 try:
-                    return await self._client.call(
-                        Pool.ACTS, lambda api: api.remove_container(container_id, v=True, force=True)
-                    )
+                    await self._client.act("DELETE", f"/containers/{container_id}", v="1", force="1")
+                    return
                 except ApiRefused as error:
                     if error.is_no_such_container:
-                        return None
+                        return
                     if error.status != HTTPStatus.CONFLICT:  # its removal is under way
                         raise
             await self._clock.sleep(REMOVAL_PAUSE_SECONDS)

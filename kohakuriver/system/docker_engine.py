@@ -62,6 +62,7 @@ class DockerEngine:
         self._starting: dict[WorkloadKey, Wake] = {}
         self._well_started: set[WorkloadKey] = set()
         self._vps: set[WorkloadKey] = set()
+        self._fresh: set[WorkloadKey] = set()
 
     @property
     def images(self) -> Images:
@@ -109,20 +110,22 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> None:
         """Make the container; one of an older attempt under the same name goes first, whichever node made it."""
-        record = await self._look(spec.key)
-        if record is not None and record.is_barred:
+        before = await self._client.run(Pool.FILES, lambda: self._records.prepare(spec))
+        if before is not None and before.is_barred:
             await self._take_away(spec.key)
+        if before is None or before.is_barred:
+            self._fresh.add(spec.key)
         self._notice(spec)
-        await self._client.run(Pool.FILES, lambda: self._records.prepare(spec))
         displaced = await self._containers.create(spec)
         if displaced is not None:
             await self._client.run(Pool.FILES, lambda: self._bury(displaced))
 
     async def start(self, spec: ContainerSpec) -> None:
         """Start it and return when its program runs; no program is ever run twice. Raises EngineFailed, NotFound."""
-        record = await self._look(spec.key)
+        record = None if spec.key in self._fresh else await self._look(spec.key)
         if record is not None and record.is_barred:
             await self.create(spec)
+        self._fresh.discard(spec.key)
         if record is None or not record.is_claimed:
             record = await self._begin(spec.key)
         if spec.key not in self._vps:  # which are started again, and then open them again
@@ -219,6 +222,7 @@ class DockerEngine:
                 await self._client.run(Pool.FILES, lambda: end_shim(container_id))
         self._well_started.discard(key)
         self._vps.discard(key)
+        self._fresh.discard(key)
 
     async def _begin(self, key: WorkloadKey) -> Record:
         """The record of a program that runs or cannot be run; raises EngineFailed, and then it never will as it is."""

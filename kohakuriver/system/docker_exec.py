@@ -4,7 +4,6 @@ The daemon has no way to end them, so we do, by the pid that it tells.
 """
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,9 +14,9 @@ from urllib.parse import quote
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.system import process_calls
 from kohakuriver.system.docker_client import DockerClient
-from kohakuriver.system.docker_errors import ApiRefused, failed, unreachable
+from kohakuriver.system.docker_errors import ApiRefused, failed
 from kohakuriver.system.docker_frames import Frames
-from kohakuriver.system.docker_stream import RawStream, ask, reading
+from kohakuriver.system.docker_stream import RawStream, ask, request
 from kohakuriver.system.engine_exec import OUT, ExecSpec, Inside
 from kohakuriver.system.hanging_up import MARK, hang_up
 
@@ -32,7 +31,7 @@ async def begin_exec(client: DockerClient, container: str, spec: ExecSpec, mark:
     Raises NotFound, Conflict when the container does not run, and EngineFailed.
     """
     try:
-        made = await _post(client.socket, f"/containers/{quote(container)}/exec", _config(spec, mark))
+        made = await client.act("POST", f"/containers/{quote(container)}/exec", _config(spec, mark))
         session = DockerExec(client, made["Id"], await _attach(client.socket, made["Id"], spec), spec.tty)
     except ApiRefused as refused:
         raise _understood(refused) from None
@@ -92,7 +91,7 @@ class DockerExec:
     async def resize(self, rows: int, columns: int) -> None:
         if self._tty:
             with suppress(ApiRefused):  # it has ended
-                await _post(self._client.socket, f"{self._target}/resize?h={rows}&w={columns}", None)
+                await self._client.act("POST", f"{self._target}/resize", h=str(rows), w=str(columns))
 
     async def signal(self, number: int) -> None:
         leader = self._leader
@@ -139,21 +138,7 @@ async def _attach(socket: str, exec_id: str, spec: ExecSpec) -> RawStream:
     body: dict[str, Any] = {"Detach": False, "Tty": spec.tty}
     if spec.tty:
         body["ConsoleSize"] = [spec.rows, spec.columns]  # older daemons overlook it
-    return await ask(socket, _request(f"/exec/{exec_id}/start", body, "HTTP/1.1", _UPGRADE))
-
-
-async def _post(socket: str, target: str, body: Any) -> Any:
-    try:
-        async with reading(await ask(socket, _request(target, body, "HTTP/1.0"))) as answer:
-            return json.loads(await answer.reader.read() or b"null")
-    except (OSError, ValueError) as error:
-        raise unreachable(socket, error) from None
-
-
-def _request(target: str, body: Any, version: str, more: str = "") -> str:
-    text = "" if body is None else json.dumps(body)  # which is ASCII
-    head = f"POST {target} {version}\r\nHost: docker\r\n{more}Content-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(text)}\r\n\r\n{text}"
+    return await ask(socket, request("POST", f"/exec/{exec_id}/start", body, "HTTP/1.1", _UPGRADE))
 
 
 def _understood(refused: ApiRefused) -> Exception:

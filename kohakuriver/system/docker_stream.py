@@ -50,19 +50,27 @@ async def get(socket: str, target: str) -> RawStream:
     return await ask(socket, f"GET {target} HTTP/1.0\r\n\r\n")
 
 
-async def get_json(socket: str, target: str) -> Any:
-    """Ask for a resource that is JSON; raises as `ask` does."""
+def request(method: str, target: str, body: Any = None, version: str = "HTTP/1.0", headers: str = "") -> str:
+    """The text of a request with a body of JSON, if any; more headers as lines."""
+    text = "" if body is None else json.dumps(body)  # which is ASCII
+    kind = "" if body is None else "Content-Type: application/json\r\n"
+    head = f"{method} {target} {version}\r\nHost: docker\r\n{headers}{kind}"
+    return f"{head}Content-Length: {len(text)}\r\n\r\n{text}"
+
+
+async def ask_json(socket: str, asked: str, seconds: float = ANSWER_SECONDS) -> Any:
+    """Send a request whose answer is JSON, or nothing; raises as `ask` does."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS), reading(await get(socket, target)) as answer:
-            return json.loads(await answer.reader.read())
+        async with asyncio.timeout(seconds), reading(await ask(socket, asked, seconds)) as answer:
+            return json.loads(await answer.reader.read() or b"null")
     except (OSError, ValueError) as error:
         raise unreachable(socket, error) from None
 
 
-async def ask(socket: str, request: str) -> RawStream:
+async def ask(socket: str, request: str, seconds: float = ANSWER_SECONDS) -> RawStream:
     """Send a request on a connection of its own; raises ApiRefused, and EngineFailed when there is no answer."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             return await _ask(socket, request)
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
         raise unreachable(socket, error) from None
