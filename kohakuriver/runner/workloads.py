@@ -138,7 +138,6 @@ class Workloads:
         known = await self._bench.store.accept(accepted, fresh)
         if known is None:
             self._replace_by(Held(accepted, fresh))
-            self._bench.changed.set()
             if self._connected:
                 self._begin(self._held[accepted.key])
         held = self._held.get(accepted.key)

@@ -60,7 +60,7 @@ class EngineProxy:
                 if found:
                     last[0] = (found[1] + b" " + found[2]).decode()
                     self.calls.append((time.monotonic(), last[0]))
-                elif not asks and data.startswith(b"HTTP/1.1 "):
+                elif not asks and data.startswith(b"HTTP/1."):
                     self.answers.append((time.monotonic(), last[0]))
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
