@@ -6,14 +6,15 @@ import os
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.cluster.cluster import Cluster, Json, Refused
+from tests.cluster.cluster import FINAL, Cluster, Json, Refused
 from tests.cluster.conftest import DOCKER_KIND, FAKE_KIND, PROCESS_KIND, on
+from tests.docker_daemon import IMAGE
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 on_files = on(FAKE_KIND, DOCKER_KIND)
@@ -246,3 +247,31 @@ def test_many_transfers_at_once_do_not_stand_in_each_others_way(cluster: Cluster
     finally:
         for each in stuck:
             each.close()
+
+
+@on_docker
+def test_a_stopped_workspace_is_read_and_written_and_starts_with_what_was_written(cluster: Cluster) -> None:
+    asked = {
+        "registry_image": IMAGE,
+        "required_cores": 0,
+        "target": "beta",
+        "name": "files",
+        "ssh_key_mode": "disabled",
+    }
+    vps = cluster.ask("POST", "/api/vps", asked)["vps"]["task_id"]
+    cluster.wait_for(vps, "running")
+    put(cluster, vps, "write", b"before", path="/root/before")
+    try:
+        cluster.ask("POST", f"/api/vps/{vps}/stop")
+        cluster.wait_for(vps, "stopped")
+        assert get(cluster, vps, "read", path="/root/before") == b"before"
+        assert put(cluster, vps, "write", b"while it was stopped", path="/root/later")[0] == 200
+        assert listed(cluster, vps, "/root") == ["before", "later"]
+        cluster.ask("POST", f"/api/vps/{vps}/restart", {})
+        cluster.wait_for(vps, "running")
+        assert get(cluster, vps, "read", path="/root/later") == b"while it was stopped"
+    finally:
+        with suppress(Refused):
+            cluster.ask("POST", f"/api/vps/{vps}/stop")
+        cluster.until(lambda: cluster.task(vps)["status"] in FINAL)
+        cluster.ask("DELETE", f"/api/vps/{vps}")
