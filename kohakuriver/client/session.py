@@ -5,12 +5,15 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlencode
 
 from kohakuriver.model import codec, errors
 from kohakuriver.model.route import ByteStream, Route
 from kohakuriver.model.settings import ClientSettings
+
+if TYPE_CHECKING:
+    import ssl
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -180,7 +183,7 @@ class Session:
 
     def _headers(self, prepared: _Prepared) -> dict[str, str]:
         content = {"Content-Type": "application/json"} if prepared.body is not None else {}
-        return content | ({"Authorization": f"Bearer {self.settings.token}"} if self.settings.token else {})
+        return content | self.authorization()
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection and self._connection.sock and not _closed_by_peer(self._connection.sock):
@@ -192,7 +195,7 @@ class Session:
             connection = self._new_connection(host, port)
             connection.connect()
         except (OSError, ValueError, http.client.InvalidURL) as refused:
-            raise self._distrusted(refused) or self._nobody(refused) from refused
+            raise self.unreachable(refused) from refused
         connection.sock.settimeout(ANSWER_SECONDS)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
@@ -201,12 +204,26 @@ class Session:
         return connection
 
     def _new_connection(self, host: str, port: int) -> http.client.HTTPConnection:
-        if not self.encrypted:
+        context = self.tls_context()
+        if context is None:
             return http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
+        return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=context)
+
+    def tls_context(self) -> "ssl.SSLContext | None":
+        """Whom TLS believes; None when there is none. Raises NotAllowed for a CA file that cannot be read."""
+        if not self.encrypted:
+            return None
         from kohakuriver.wire.pinning import context_for
 
-        context = context_for(content_of(self.settings.ca_file) if self.settings.ca_file else "")
-        return http.client.HTTPSConnection(host, port, timeout=self._connect_seconds, context=context)
+        return context_for(content_of(self.settings.ca_file) if self.settings.ca_file else "")
+
+    def authorization(self) -> dict[str, str]:
+        """The header that says who is asking; empty when nobody is logged in."""
+        return {"Authorization": f"Bearer {self.settings.token}"} if self.settings.token else {}
+
+    def unreachable(self, broken: Exception) -> errors.RiverError:
+        """What it means that no connection could be made."""
+        return self._distrusted(broken) or self._nobody(broken)
 
     def _distrusted(self, refused: Exception) -> errors.RiverError | None:
         """What is wrong with the certificate, if it is that."""

@@ -6,6 +6,7 @@ in the namespace in which it was made. (setns(2))
 
 import asyncio
 import ctypes
+import errno
 import os
 import socket
 import threading
@@ -28,7 +29,7 @@ async def connect(
 
     Raises NotFound when the process is gone or nothing listens there, EngineFailed when its network cannot be entered.
     """
-    why = "nothing listens there"
+    why = ""
     for family, address in places:
         try:
             made = await asyncio.to_thread(in_network_of, pid, lambda family=family: socket.socket(family, kind))
@@ -40,11 +41,11 @@ async def connect(
                 await asyncio.get_running_loop().sock_connect(made, (address, port))
             return made
         except TimeoutError:
-            why = "it does not answer"
+            why = why or "it does not answer"
         except OSError as refused:
-            why = os.strerror(refused.errno) if refused.errno else why
+            why = why or os.strerror(refused.errno or errno.ECONNREFUSED)  # what IPv4 says is what people know
         made.close()
-    raise NotFound(f"port {port}: {why}")
+    raise NotFound(f"port {port}: {why or 'no loopback in there'}")
 
 
 def in_network_of(pid: int, make: Callable[[], T]) -> T:

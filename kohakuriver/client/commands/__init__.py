@@ -27,6 +27,8 @@ NOUNS = (
     Noun("node", "the machines: what they have, how they feel, which may get tasks"),
     Noun("docker", "environments to run in, the tarballs that carry them, the images of nodes"),
     Noun("auth", "who you are here: log in and out, tokens, invitations, accounts, groups"),
+    Noun("connect", "be in a workload that runs: a shell there, or a program"),
+    Noun("forward", "reach ports of a workload by local ones"),
     Noun("audit", "who did what to what, from where, with what result"),
 )
 

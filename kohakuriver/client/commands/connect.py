@@ -1,0 +1,77 @@
+"""`kohakuriver connect`: a shell or a program in a workload that runs."""
+
+import os
+from typing import Any
+
+from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.flags import Spelling
+from kohakuriver.model import host_api as api
+from kohakuriver.model import stream_api
+from kohakuriver.model.errors import BadRequest
+from kohakuriver.model.stream_api import StartTerminal
+
+MORE = """\
+examples:
+  kohakuriver connect 7205759403792794624
+  kohakuriver connect 7205759403792794624 -- nvidia-smi
+  tar c results | kohakuriver connect 7205759403792794624 -- tar x -C /local_temp
+
+Without a program it is the first of bash, ash and sh. `~.` at the beginning of a line leaves, and ends the
+program. When the connection breaks (sleep, another network, a host that restarts) it comes back by itself,
+and nothing is lost. The exit code is the program's. Without a terminal at both ends, standard input,
+output and errors are handed on byte by byte.
+"""
+
+
+def connect(order: Order) -> int:
+    """Be in it until the program ends."""
+    if order.as_json:
+        raise BadRequest("--json: what a program says is no JSON")
+    from kohakuriver.client.streams import standard  # help must not wait for it
+    from kohakuriver.client.streams.terminal import hold
+
+    task_id = order.values()["task_id"]
+    start = StartTerminal(
+        argv=_argv(order.parsed.words),
+        tty=standard.is_terminal() and not order.has("no_tty"),
+        term=os.environ.get("TERM", "") if os.environ.get("TERM", "") != "dumb" else "",
+        shell=order.parsed.shell or "",
+        watch=order.has("watch"),
+    )
+    opening = stream_api.TERMINAL.takes(task_id=task_id)
+
+    def tell(text: str) -> None:
+        order.notes.hint(text)
+        if start.tty:
+            order.notes.err.write("\r")  # a raw terminal does not go back to the left by itself
+            order.notes.err.flush()
+
+    return hold(order.session, opening, start, tell)
+
+
+def _argv(words: list[str]) -> list[str]:
+    if words and words[0] != "--" and words[0].startswith("-"):
+        raise BadRequest(f"{words[0]}: options stand before the ID, and a program behind --")
+    return words[1:] if words[:1] == ["--"] else words
+
+
+COMMANDS: tuple[Command[Any, Any], ...] = (
+    Command(
+        "",
+        api.TASK_SHOW,
+        act=connect,
+        about="Be in a workload: a shell there, or a program.",
+        spelled={"task_id": Spelling(metavar="ID", complete="task")},
+        extra=(
+            Flag(("--shell",), "Which shell, by name or path.", {"metavar": "SHELL"}),
+            Flag(("--watch",), "Only look on at the terminal that was opened last (operators)."),
+            Flag(
+                ("-T", "--no-tty"),
+                "No terminal there, even if there is one here.",
+                {"action": "store_true", "dest": "no_tty"},
+            ),
+            Flag(("words",), "The program and its arguments.", {"nargs": "...", "metavar": "-- COMMAND [ARGUMENT…]"}),
+        ),
+        more=MORE,
+    ),
+)

@@ -1,0 +1,167 @@
+"""Local ports that lead into a workload: each connection, and each sender of datagrams, has a socket of its own."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+
+from kohakuriver.client.session import Session
+from kohakuriver.client.streams.dialing import dial
+from kohakuriver.client.streams.mapping import Mapping
+from kohakuriver.model import stream_api
+from kohakuriver.model.errors import BadRequest, RiverError, Unavailable
+from kohakuriver.model.stream_api import OpenForward
+from kohakuriver.model.tunnel import STREAM
+from kohakuriver.system.clock import SystemClock
+from kohakuriver.system.loops import Loops
+from kohakuriver.wire.raw import RawSocket
+
+BLOCK_BYTES = 256 * 1024
+PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 30.0, 0.1, 3.0
+IDLE_SECONDS = 120.0
+MOST_DATAGRAMS = 256
+Address = tuple[str, int]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One port of a workload, and how it is reached; `tell` gets a line about each connection that could not be made."""
+
+    session: Session
+    opening: OpenForward
+    tell: Tell
+
+    async def open(self) -> RawSocket:
+        """A connection; a host or a node that is away for a moment is waited for. Raises RiverError."""
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
+        began = loop.time()
+        while True:
+            try:
+                return await dial(self.session, stream_api.FORWARD, self.opening, STREAM)
+            except Unavailable:
+                if loop.time() - began > PATIENCE_SECONDS:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Join one local connection with one in the workload."""
+        try:
+            inside = await self.open()
+        except RiverError as failed:
+            self.tell(str(failed))
+            writer.transport.abort()
+            return
+        try:
+            await asyncio.gather(_inwards(reader, inside), _outwards(inside, writer))
+        except OSError:
+            writer.transport.abort()
+        finally:
+            await inside.close()
+            writer.close()
+
+
+async def _inwards(reader: asyncio.StreamReader, inside: RawSocket) -> None:
+    try:
+        while data := await reader.read(BLOCK_BYTES):
+            await inside.send(data)
+        await inside.send(b"")
+    except OSError:
+        await inside.hang_up()
+
+
+async def _outwards(inside: RawSocket, writer: asyncio.StreamWriter) -> None:
+    ended = False
+    while (message := await inside.receive()) is not None:
+        if not message:
+            ended = True
+            with suppress(OSError):
+                writer.write_eof()
+            continue
+        writer.write(message if isinstance(message, bytes) else message.encode())
+        try:
+            await writer.drain()
+        except OSError:
+            return await inside.hang_up()
+    if not ended:
+        writer.transport.abort()  # it broke: that must not look like an end
+    elif not writer.is_closing():
+        writer.close()
+
+
+@dataclass(slots=True)
+class Senders(asyncio.DatagramProtocol):
+    """All who send datagrams to a local port; each has a socket until it is silent for a while."""
+
+    door: Door
+    loops: Loops
+    _inboxes: dict[Address, "asyncio.Queue[bytes]"] = field(default_factory=dict)
+    _transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # the library's class does not say what it is
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        if addr not in self._inboxes:
+            self._inboxes[addr] = asyncio.Queue(MOST_DATAGRAMS)
+            self.loops.spawn(f"datagrams of {addr}", self._serve(addr, self._inboxes[addr]))
+        with suppress(asyncio.QueueFull):  # which datagrams may suffer anywhere
+            if data:
+                self._inboxes[addr].put_nowait(data)
+
+    async def _serve(self, addr: Address, inbox: "asyncio.Queue[bytes]") -> None:
+        try:
+            inside = await self.door.open()
+            try:
+                await asyncio.gather(self._inwards(inside, inbox), self._outwards(inside, addr))
+            finally:
+                await inside.close()
+        except (RiverError, ConnectionResetError) as failed:
+            self.door.tell(str(failed))
+        finally:
+            self._inboxes.pop(addr, None)
+
+    async def _inwards(self, inside: RawSocket, inbox: "asyncio.Queue[bytes]") -> None:
+        with suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    data = await inbox.get()
+                await inside.send(data)
+        await inside.close()
+
+    async def _outwards(self, inside: RawSocket, addr: Address) -> None:
+        while (message := await inside.receive()) is not None:
+            if isinstance(message, bytes) and self._transport is not None:
+                self._transport.sendto(message, addr)
+        raise ConnectionResetError("the way into the workload broke")
+
+
+async def forward(doors: Sequence[tuple[Mapping, Door]], opened: Callable[[Mapping, Address], None]) -> None:
+    """Listen on all local ports until cancelled; raises BadRequest for one that cannot be had."""
+    async with AsyncExitStack() as stack:
+        loops = Loops(SystemClock())
+        stack.push_async_callback(loops.stop)
+        for mapping, door in doors:
+            opened(mapping, await _listen(mapping, door, loops, stack))
+        await asyncio.get_running_loop().create_future()
+
+
+async def _listen(mapping: Mapping, door: Door, loops: Loops, stack: AsyncExitStack) -> Address:
+    try:
+        if door.opening.proto == "udp":
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: Senders(door, loops), (mapping.address, mapping.local)
+            )
+            stack.callback(transport.close)
+            address: Address = transport.get_extra_info("sockname")[:2]
+            return address
+        server = await asyncio.start_server(
+            door.serve, mapping.address, mapping.local, limit=BLOCK_BYTES // 2, family=socket.AF_UNSPEC
+        )
+    except OSError as taken:
+        raise BadRequest(f"{mapping.address}:{mapping.local} cannot be listened on: {taken.strerror}") from None
+    stack.callback(server.close)
+    name: Address = server.sockets[0].getsockname()[:2]
+    return name
