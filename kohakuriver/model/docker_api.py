@@ -8,8 +8,9 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import ENVIRONMENT, Bounds, declare
 from kohakuriver.model.image import DIGEST, ENVIRONMENT_NAME, STEM, NodeImage, SyncState, Tarball
 from kohakuriver.model.report import NAME
-from kohakuriver.model.route import ByteStream, Route, table_of
+from kohakuriver.model.route import ByteStream, Channel, Route, channels_of, table_of
 from kohakuriver.model.runner_api import Nothing
+from kohakuriver.model.stream_api import SESSION, SHELL, SIZE
 from kohakuriver.model.task import IMAGE
 
 WHICH = Bounds(length=80, shortest=1, pattern=ENVIRONMENT + r"(-[0-9]{9,12})?")
@@ -143,6 +144,17 @@ class NodeSync:
     sync: SyncState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenShell:
+    """What a browser asks for; programs say it in their first frame. A session ends with its connection."""
+
+    name: str = declare("The environment.", bounds=ENVIRONMENT_NAME)
+    rows: int = declare("Lines of the terminal.", default=24, bounds=SIZE)
+    columns: int = declare("Columns of the terminal.", default=80, bounds=SIZE)
+    shell: str = declare("Which shell; empty: the first of bash, ash, sh.", default="", bounds=SHELL)
+    session: str = declare("A session to take up again.", default="", bounds=SESSION)
+
+
 R, O, D = Role, Ownership, "/api/docker"
 ENV_LIST = Route("docker.env.list", "GET", D + "/environments", Nothing, list[Environment], R.VIEWER, "Environments.")
 ENV_CREATE = Route(
@@ -234,4 +246,13 @@ SYNC_SHOW = Route(
     "docker.sync.show", "GET", D + "/sync/{name}", SyncEnvironment, list[NodeSync], R.OPERATOR, "How far nodes are."
 )
 
+ENV_TERMINAL = Channel(
+    "docker.env.terminal",
+    "/ws/environment/{name}/terminal",
+    OpenShell,
+    R.OPERATOR,
+    "A shell or a program in an environment on the host.",
+)
+
 ROUTES = table_of(globals())
+CHANNELS = channels_of(globals())

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.model.image import TARBALL_LABEL, image_name
 from kohakuriver.system.docker_client import DockerClient, Pool
-from kohakuriver.system.docker_errors import ApiRefused, failed, told_as
+from kohakuriver.system.docker_errors import ApiRefused, told_as
+from kohakuriver.system.docker_exec import DockerExec, begin_exec
 from kohakuriver.system.docker_spec import CLUSTER_LABEL, LABEL, NANO
+from kohakuriver.system.engine_exec import ExecSpec
 
 PREFIX = "kohakuriver-env-"
 TYPE_LABEL, TYPE = f"{LABEL}type", "environment"
@@ -46,6 +47,7 @@ class EnvironmentContainers:
 
     def __init__(self, client: DockerClient, cluster: str) -> None:
         self._client, self._cluster = client, cluster
+        self.mark = f"{cluster}/environment/shell"  # no node can have such a name
 
     async def all(self) -> list[SeenEnvironment]:
         """All of ours, whatever they do, by name."""
@@ -97,15 +99,9 @@ class EnvironmentContainers:
             name, lambda api, container: api.commit(container, repository=repository, tag=tag, changes=changes)
         )
 
-    async def has_image(self, image: str) -> bool:
-        """Whether the daemon has it."""
-        try:
-            await self._client.look(f"/images/{quote(image)}/json")
-        except ApiRefused as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return False
-            raise failed(f"cannot look at image {image}", error) from None
-        return True
+    async def run(self, name: str, spec: ExecSpec) -> DockerExec:
+        """Start a process in it; raises Conflict when it does not run."""
+        return await begin_exec(self._client, PREFIX + name, spec, self.mark)
 
     async def _act(self, name: str, act: Any) -> None:
         await self.get(name)  # nothing that is not ours is touched

@@ -16,6 +16,8 @@ from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.model.snowflake import Snowflakes
 from kohakuriver.model.units import rfc3339
 from kohakuriver.system.docker_environments import EnvironmentContainers, SeenEnvironment
+from kohakuriver.system.engine_exec import ExecSession, ExecSpec
+from kohakuriver.system.hanging_up import end_strays
 
 HOST = Caller("host", Role.ADMIN)  # who asked for the first environment
 
@@ -62,6 +64,12 @@ class Environments:
                 raise Conflict(f"environment {name} is being worked on (job {job.job_id})")
         await self.containers.remove(name)
 
+    async def run(self, name: str, spec: ExecSpec) -> ExecSession:
+        """Start a process in it; raises NotFound, Conflict when it is stopped, EngineFailed."""
+        await self.work.connect()
+        await self.containers.get(name)
+        return await self.containers.run(name, spec)
+
     async def create(self, caller: Caller, name: str, source: str) -> Job:
         """Have one made of an image or a tarball's stem; raises Conflict when there is one, EngineFailed."""
         await self.work.connect()
@@ -84,8 +92,9 @@ class Environments:
         return [self.work.with_progress(job) for job in await self.work.db.read(image_jobs.every)]
 
     async def begin(self) -> None:
-        """Have the first environment made, once in the life of a host, if there is Docker; returns when that is asked."""
+        """End what shells of a killed host left; once in its life, have the first environment made if there is Docker."""
         settings = self.work.settings
+        await end_strays(self.containers.mark)
         if not settings.default_container_name or not self.work.has_docker():
             return
         if await self.work.db.write(image_jobs.is_first_start):
