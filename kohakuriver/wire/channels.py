@@ -32,7 +32,6 @@ from kohakuriver.wire.serve import (
 )
 from kohakuriver.wire.sockets import (
     GOING_AWAY,
-    LOGIN_ENDED,
     LOST,
     MAX_MESSAGE_BYTES,
     NORMAL,
@@ -268,18 +267,19 @@ def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
 @asynccontextmanager
 async def _until_cut(socket: ServerSocket) -> AsyncIterator[Callable[[], None]]:
     """A way to end the block at once, because the caller may no longer have it; raises NotLoggedIn then."""
+    ended = errors.NotLoggedIn("the login has ended, or what it reached is no longer yours")
     try:
         async with asyncio.timeout(None) as scope:
 
             def cut() -> None:
-                socket.close_code, socket.close_reason = LOGIN_ENDED, "it may not go on"
+                socket.close_code, socket.close_reason = closing_of(ended)
                 scope.reschedule(0.0)
 
             yield cut
     except TimeoutError:
         if not scope.expired():
             raise
-        raise errors.NotLoggedIn("the login has ended, or what it reached is no longer yours") from None
+        raise ended from None
 
 
 def _must_ask_for_a_socket(request: web.Request) -> None:

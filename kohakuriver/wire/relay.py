@@ -9,15 +9,15 @@ from kohakuriver.wire.sockets import LOGIN_ENDED, LOST, Socket
 async def relay(caller: Socket, far: Socket) -> None:
     """Hand messages on in both directions until either side ends; then both are closed.
 
-    The far side hears it when the caller's login has ended; to anything else that breaks it looks like a broken line.
+    Both hear it when the caller's login has ended; whatever else breaks looks to the far side like a broken line.
     """
     try:
         await asyncio.gather(_hand_on(caller.carrier, far), _hand_on(far, caller.carrier))
     finally:
-        if caller.close_code == LOGIN_ENDED:
-            await far.close(LOGIN_ENDED, caller.close_reason)
-        await far.hang_up()
-        await caller.hang_up()
+        for end in (far, caller):
+            if caller.close_code == LOGIN_ENDED:
+                await end.close(LOGIN_ENDED, caller.close_reason)
+            await end.hang_up()
 
 
 async def _hand_on(source: Socket, target: Socket) -> None:
