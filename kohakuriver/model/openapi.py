@@ -72,6 +72,8 @@ def _parameter(f: "dataclasses.Field[Any]", route: Route[Any, Any], schemas: dic
         "required": in_path or _is_needed(f),
         "schema": _schema(kind, bounds_of(f), schemas),
     }
+    if get_origin(kind) in (list, tuple):
+        told["explode"] = False  # one text, with commas between
     return told | ({"description": f.metadata["about"]} if "about" in f.metadata else {})
 
 

@@ -25,6 +25,7 @@ NOT_FOR_PEOPLE = {
 # Only a browser needs a ticket; a command tells tasks one by one, and one that is refused does not stop the others.
 NOT_BY_HAND = {auth_api.TICKET.name, "task.approve-many", "task.reject-many"}
 TYPED_AS_WORDS = {"task submit": {"command", "arguments", "secret_env", "registry_login"}}  # the last two never at all
+NOT_BY_HAND |= {"overlay.ip.validate", "overlay.ip.stats"}  # `overlay status` and a submit tell as much
 NOT_BY_HAND |= {files_api.READ.name, files_api.WRITE.name}  # for browsers; commands take the ways without a limit
 WHERE = {"task_id", "path"}  # one word: ID:PATH
 NOT_OFFERED = {
@@ -116,7 +117,9 @@ def test_every_command_takes_the_host_and_json_after_its_words(words: str) -> No
         (["--workdir", "/srv"], "working_dir", "/srv"),
         (["--privileged"], "privileged", True),
         (["--idempotency-key", "k1"], "idempotency_key", "k1"),
-        (["--ip-reservation-token", "abc"], "ip_reservation_token", "abc"),
+        (["--reserve-ip", "abc"], "ip_reservation_token", "abc"),
+        (["--nodes", "2"], "nodes", 2),
+        (["--keep-going"], "keep_going", True),
     ],
 )
 def test_each_option_of_submit_becomes_its_field(options: list[str], field: str, value: Any) -> None:

@@ -11,6 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS, not_a_server_error
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from kohakuriver.model import host_api
 from kohakuriver.system.clock import SystemClock
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the tool about itself
 
 EXAMPLES = {GenerationMode.POSITIVE: 3, GenerationMode.NEGATIVE: 2}
 NODE = "n1"
+MOST_URL_CHARACTERS = 8000  # a longer line is refused before anybody knows what it asks for
+UNGUESSABLE = {"public_key", "ssh_public_key", "ip_reservation_token", "token"}  # no schema can say which ones are good
 # What a check takes for granted and we do not: a body may be refused for its size, whatever is wrong inside.
 CONFIG = {
     "checks": {
@@ -88,7 +91,12 @@ def test_nothing_is_found(name: str, operations: dict[str, Any]) -> None:
                 case.body["targets"] = [NODE]  # no schema can say which nodes there are
             answer = case.call(session=session)
             assert answer.status_code not in (500, 501, 504), answer.text
-            case.validate_response(answer, checks=checks)
+            if len(str(answer.request.url)) > MOST_URL_CHARACTERS:
+                return
+            guessed = isinstance(case.body, dict) and bool(UNGUESSABLE & case.body.keys())
+            case.validate_response(
+                answer, checks=[c for c in checks if not (guessed and c is positive_data_acceptance)]
+            )
 
         ask()
     session.close()

@@ -26,6 +26,15 @@ SILENT = {
     "vps.snapshot.create": "tried where there is a node, in the tests of VPS",
     "vps.snapshot.delete": "tried where there is a node, in the tests of VPS",
 }
+SILENT |= dict.fromkeys(
+    ("docker.env.create", "docker.env.start", "docker.env.stop", "docker.env.delete", "docker.sync")
+    + ("docker.tarball.create", "docker.tarball.delete"),
+    "it needs Docker on the host",
+)
+SILENT |= dict.fromkeys(
+    ("overlay.release", "overlay.cleanup", "overlay.ip.reserve", "overlay.ip.release", "overlay.ip.validate"),
+    "it needs an overlay network",
+)
 # Requests that need more than the smallest members to go well.
 SPECIAL: dict[str, dict[str, object]] = {
     "auth.group.delete": {"group": "empty"},
