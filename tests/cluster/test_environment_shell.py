@@ -13,7 +13,7 @@ from kohakuriver.model import terminal as frames
 from kohakuriver.model.stream_api import StartTerminal
 from kohakuriver.model.terminal import Kind
 from tests.cluster.cluster import Json
-from tests.cluster.conftest import on_docker
+from tests.cluster.conftest import Client, on_docker
 from tests.cluster.rig import Refused, Rig
 from tests.cluster.test_environments import ENV, finish
 from tests.docker_daemon import IMAGE, Daemon
@@ -110,3 +110,14 @@ def test_a_stopped_or_missing_one_says_so(shop: Rig) -> None:
     on_socket(shop, frames.BYTES, refused, name="nothing")
     shop.ask("POST", f"{ENV}/shop/stop")
     on_socket(shop, frames.BYTES, refused)
+
+
+def test_a_person_prepares_it_by_a_command(shop: Rig, client: Client) -> None:
+    done = client(
+        "docker", "env", "shell", "--no-tty", "shop", "--", "sh", "-c", "echo made > /made; cat /made; exit 5"
+    )
+    assert (done.returncode, done.stdout) == (5, b"made\n"), done
+    assert client("docker", "env", "shell", "shop", "--", "cat", "/made").stdout == b"made\n"
+    shop.ask("POST", f"{ENV}/shop/stop")
+    stopped = client("docker", "env", "shell", "shop", "--", "true")
+    assert stopped.returncode == 5 and b"does not run" in stopped.stderr, stopped

@@ -1,15 +1,17 @@
 """`kohakuriver connect`: a shell or a program in a workload that runs."""
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.flags import Spelling
 from kohakuriver.model import host_api as api
 from kohakuriver.model import stream_api
 from kohakuriver.model.errors import BadRequest
+from kohakuriver.model.route import Channel
 from kohakuriver.model.stream_api import StartTerminal
 
+Q = TypeVar("Q")
 MORE = """\
 examples:
   kohakuriver connect 7205759403792794624
@@ -25,12 +27,16 @@ output and errors are handed on byte by byte.
 
 def connect(order: Order) -> int:
     """Be in it until the program ends."""
+    return be_in(order, stream_api.TERMINAL, stream_api.TERMINAL.takes(task_id=order.values()["task_id"]))
+
+
+def be_in(order: Order, channel: Channel[Q], opening: Q) -> int:
+    """Be where the channel leads until the program there ends; its exit code."""
     if order.as_json:
         raise BadRequest("--json: what a program says is no JSON")
     from kohakuriver.client.streams import standard  # help must not wait for it
     from kohakuriver.client.streams.terminal import hold
 
-    task_id = order.values()["task_id"]
     start = StartTerminal(
         argv=_argv(order.parsed.words),
         tty=standard.is_terminal() and not order.has("no_tty"),
@@ -38,7 +44,6 @@ def connect(order: Order) -> int:
         shell=order.parsed.shell or "",
         watch=order.has("watch"),
     )
-    opening = stream_api.TERMINAL.takes(task_id=task_id)
 
     def tell(text: str) -> None:
         order.notes.hint(text)
@@ -46,7 +51,7 @@ def connect(order: Order) -> int:
             order.notes.err.write("\r")  # a raw terminal does not go back to the left by itself
             order.notes.err.flush()
 
-    return hold(order.session, opening, start, tell)
+    return hold(order.session, channel, opening, start, tell)
 
 
 def _argv(words: list[str]) -> list[str]:
@@ -55,6 +60,15 @@ def _argv(words: list[str]) -> list[str]:
     return words[1:] if words[:1] == ["--"] else words
 
 
+PROGRAM = (
+    Flag(("--shell",), "Which shell, by name or path.", {"metavar": "SHELL"}),
+    Flag(
+        ("-T", "--no-tty"),
+        "No terminal there, even if there is one here.",
+        {"action": "store_true", "dest": "no_tty"},
+    ),
+    Flag(("words",), "The program and its arguments.", {"nargs": "...", "metavar": "-- COMMAND [ARGUMENT…]"}),
+)
 COMMANDS: tuple[Command[Any, Any], ...] = (
     Command(
         "",
@@ -62,16 +76,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         act=connect,
         about="Be in a workload: a shell there, or a program.",
         spelled={"task_id": Spelling(metavar="ID", complete="task")},
-        extra=(
-            Flag(("--shell",), "Which shell, by name or path.", {"metavar": "SHELL"}),
-            Flag(("--watch",), "Only look on at the terminal that was opened last (operators)."),
-            Flag(
-                ("-T", "--no-tty"),
-                "No terminal there, even if there is one here.",
-                {"action": "store_true", "dest": "no_tty"},
-            ),
-            Flag(("words",), "The program and its arguments.", {"nargs": "...", "metavar": "-- COMMAND [ARGUMENT…]"}),
-        ),
+        extra=(Flag(("--watch",), "Only look on at the terminal that was opened last (operators)."), *PROGRAM),
         more=MORE,
     ),
 )

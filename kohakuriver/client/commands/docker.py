@@ -5,6 +5,7 @@ from typing import Any
 
 from kohakuriver.client import docker_view as view
 from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.commands.connect import PROGRAM, be_in
 from kohakuriver.client.flags import Spelling
 from kohakuriver.client.pace import Patience, Pauses
 from kohakuriver.client.progress import ProgressLine
@@ -80,6 +81,11 @@ def _moving(order: Order, plain: Any) -> list[api.NodeSync]:
     return [node for node in order.session.understand(api.SYNC, plain) if node.sync.phase in MOVING]
 
 
+def shell(order: Order) -> int:
+    """Be in an environment's container until the program there ends."""
+    return be_in(order, api.ENV_TERMINAL, api.OpenShell(name=order.values()["name"]))
+
+
 def get_tarball(order: Order) -> int:
     """Download one, going on where an earlier try broke off."""
     from kohakuriver.client.download import download  # help must not wait for the network's modules
@@ -121,6 +127,14 @@ Prepare it, then give it to the nodes:
   kohakuriver docker sync lab                                   (or let the first task bring it)
   kohakuriver task submit --container lab -- python train.py
 """
+SHELL_MORE = """\
+examples:
+  kohakuriver docker env shell lab
+  kohakuriver docker env shell lab -- apt-get install -y rsync
+  tar c data | kohakuriver docker env shell lab -- tar x -C /srv
+
+What is installed stays in the environment; nodes get it with the next `docker tarball create`.
+"""
 SYNC_MORE = """\
 A node that has the newest tarball already does nothing. Tasks bring what they need by themselves: this is for
 those who do not want the first one to wait.
@@ -140,6 +154,15 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     ),
     Command("env start", api.ENV_START, show=show_environment, many=True, spelled=ENVIRONMENT),
     Command("env stop", api.ENV_STOP, show=show_environment, many=True, spelled=ENVIRONMENT),
+    Command(
+        "env shell",
+        api.ENV_START,  # for the name alone: nothing is started but the shell
+        act=shell,
+        about="A shell, or a program, in an environment that runs.",
+        spelled=ENVIRONMENT,
+        extra=PROGRAM,
+        more=SHELL_MORE,
+    ),
     Command("env delete", api.ENV_DELETE, show=show_nothing, many=True, spelled=ENVIRONMENT),
     Command("tarball list", api.TARBALL_LIST, show=show_tarballs),
     Command(

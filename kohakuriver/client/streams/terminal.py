@@ -2,24 +2,27 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from kohakuriver.client.session import Session
 from kohakuriver.client.streams import standard
 from kohakuriver.client.streams.dialing import dial
 from kohakuriver.client.streams.escapes import Escapes
-from kohakuriver.model import codec, stream_api
+from kohakuriver.model import codec
 from kohakuriver.model import terminal as frames
 from kohakuriver.model.errors import HostUnreachable, NotFound, Unavailable
-from kohakuriver.model.stream_api import OpenTerminal, StartTerminal, TerminalOpened
+from kohakuriver.model.route import Channel
+from kohakuriver.model.stream_api import StartTerminal, TerminalOpened
 from kohakuriver.model.terminal import BYTES, Kind
 from kohakuriver.system.clock import SystemClock
 from kohakuriver.system.loops import Loops
 from kohakuriver.wire.raw import RawSocket
 from kohakuriver.wire.sockets import GOING_AWAY, LOST, error_in
 
+Q = TypeVar("Q")
 UNTAKEN_BYTES = 256 * 1024
 CONFIRM_BYTES = 64 * 1024
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 90.0, 0.1, 3.0
@@ -66,9 +69,10 @@ class Terminal:
     """One session, over one connection after the other; `tell` gets a line when it has to be patient."""
 
     def __init__(
-        self, session: Session, opening: OpenTerminal, start: StartTerminal, tell: Callable[[str], None]
+        self, session: Session, channel: Channel[Q], opening: Q, start: StartTerminal, tell: Callable[[str], None]
     ) -> None:
-        self._session, self._opening, self._start, self._tell = session, opening, start, tell
+        self._session, self._start, self._tell = session, start, tell
+        self._dial: Callable[[], Awaitable[RawSocket]] = lambda: dial(session, channel, opening, BYTES)
         self._socket: RawSocket | None = None
         self._unsent = Unsent()
         self._received = self._confirmed = 0
@@ -105,7 +109,7 @@ class Terminal:
     # ---- connections
 
     async def _connect(self) -> None:
-        socket = await dial(self._session, stream_api.TERMINAL, self._opening, BYTES)
+        socket = await self._dial()
         rows, columns = standard.size()
         start = replace(self._start, rows=rows, columns=columns, received=self._received)
         await socket.send(frames.frame(Kind.START, codec.dumps(codec.encoder(StartTerminal)(start)).encode()))
@@ -213,6 +217,6 @@ class Terminal:
             pass
 
 
-def hold(session: Session, opening: OpenTerminal, start: StartTerminal, tell: Callable[[str], None]) -> int:
-    """Be in a workload until the program there ends or the person leaves; the exit code."""
-    return asyncio.run(Terminal(session, opening, start, tell).run())
+def hold(session: Session, channel: Channel[Q], opening: Q, start: StartTerminal, tell: Callable[[str], None]) -> int:
+    """Be where the channel leads until the program there ends or the person leaves; the exit code."""
+    return asyncio.run(Terminal(session, channel, opening, start, tell).run())
