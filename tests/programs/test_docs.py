@@ -11,7 +11,7 @@ from kohakuriver.model.errors import NotFound
 from kohakuriver.programs import docs
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ["accounts", "api", "architecture", "conventions", "decisions", "environments", "operations", "ssh"]
+PAGES = ["accounts", "api", "architecture", "conventions", "decisions", "environments", "files", "operations", "ssh"]
 WRITTEN = [TOP / "README.md", *sorted((TOP / "kohakuriver" / "docs").glob("*.md"))]
 
 
