@@ -164,12 +164,13 @@ def explain(demand: Demand, nodes: Mapping[str, NodeResources], refused: Mapping
 
 def within_reach(queue: Iterable[Queued], nodes: Mapping[str, NodeResources], most: int) -> Iterator[Queued]:
     """The head of the queue without what no node can ever run: however much of that waits, it hides nobody."""
-    fits: dict[Demand, bool] = {}
+    fits: dict[tuple[int, int, str, str | None], bool] = {}
     for task in queue:
-        demand = demand_of(task.cores, task.memory_bytes, task.gpus, task.target)
-        if demand not in fits:
-            fits[demand] = not nodes or any(not never_fits(demand, node) for node in _asked(demand, nodes, ()))
-        if fits[demand]:
+        asked = (task.cores, task.memory_bytes, task.gpus, task.target)
+        if asked not in fits:
+            demand = demand_of(*asked)
+            fits[asked] = not nodes or any(not never_fits(demand, node) for node in _asked(demand, nodes, ()))
+        if fits[asked]:
             yield task
             most -= 1
             if most == 0:
