@@ -7,7 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import accounts, api, cluster, command_line, docker_run, environments, files, heartbeats, placement
+from tests.bench import (
+    accounts,
+    api,
+    cluster,
+    command_line,
+    docker_run,
+    environments,
+    files,
+    heartbeats,
+    placement,
+    sockets,
+)
 from tests.bench.figures import Figure, show, write, write_readme
 
 GROUPS: dict[str, Callable[[Path, Path], Iterator[Figure]]] = {
@@ -20,6 +31,7 @@ GROUPS: dict[str, Callable[[Path, Path], Iterator[Figure]]] = {
     "docker": docker_run.figures,
     "environments": environments.figures,
     "files": files.figures,
+    "sockets": sockets.figures,
 }
 
 
