@@ -38,6 +38,7 @@ from kohakuriver.host.endpoints import (
     approvals,
     audit,
     auth,
+    container_filesystem,
     docker,
     environment_terminal,
     filesystem,
@@ -77,6 +78,7 @@ from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_environments import EnvironmentContainers
 from kohakuriver.system.docker_images import Images
+from kohakuriver.system.files import Files
 from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
@@ -96,6 +98,7 @@ ANSWERS: list[Bindable[Host]] = [
     *health.ANSWERS,
     *streams.ANSWERS,
     *filesystem.ANSWERS,
+    *container_filesystem.ANSWERS,
     *filesystem.CHANNELS,
     *auth.ANSWERS,
     *accounts.ANSWERS,
@@ -146,6 +149,7 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
         finally:
             await host.loops.stop()
             await host.environments.work.close()
+            host.files.close()
             await asyncio.to_thread(host.auth.passwords.close)
             await asyncio.to_thread(host.overlay.close)
 
@@ -221,6 +225,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         reservations=reservations,
         identity=await asyncio.to_thread(identity_of, settings),
         environments=environments,
+        files=Files(),
         idle=IdleClocks(),
     )
 

@@ -15,6 +15,7 @@ from kohakuriver.host.services.task_scheduler import TaskScheduler
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.snowflake import Snowflakes
 from kohakuriver.system.clock import Clock
+from kohakuriver.system.files import Files
 from kohakuriver.system.identity import Identity
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.sqlite import Database
@@ -36,6 +37,7 @@ class Host:
     auth: Auth
     keys: RunnerKeys
     environments: Environments
+    files: Files
     ssh: SshKeeper
     overlay: OverlayNetworkManager
     reservations: IPReservationManager

@@ -1,9 +1,11 @@
 """The routes of files: the same for people at the host and for the host at a runner, but for who may ask."""
 
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import field, fields, make_dataclass, replace
+from typing import Any, TypeVar
 
 from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.fields import declare
 from kohakuriver.model.files import (
     ANY_SIZE,
     MAX_WRITE_BYTES,
@@ -22,10 +24,12 @@ from kohakuriver.model.files import (
     UploadFile,
     WriteFile,
 )
+from kohakuriver.model.image import ENVIRONMENT_NAME
 from kohakuriver.model.route import ByteStream, Route, table_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+OF_WORKLOADS = ("task_id", "attempt")
 U, O = Role.USER, Ownership.WORKLOAD_USE
 P = "/api/fs/{task_id}/"
 LIST = Route("fs.list", "GET", P + "list", ListFiles, FilePage, U, "A directory, page by page.", O)
@@ -81,4 +85,30 @@ def at_runner(route: Route[Q, R]) -> Route[Q, R]:
     return replace(route, needs=Role.NODE, owns=Ownership.HOST)
 
 
+def at_environment(route: Route[Q, R]) -> Route[Any, R]:
+    """The same request about an environment on the host: its `name` in the place of a workload."""
+    name = ("name", str, declare("The environment.", bounds=ENVIRONMENT_NAME))
+    others = [
+        (each.name, each.type, field(default=each.default, metadata=each.metadata))
+        for each in fields(route.takes)  # type: ignore[arg-type]
+        if each.name not in OF_WORKLOADS
+    ]
+    takes = make_dataclass(f"{route.takes.__name__}OfEnvironment", [name, *others], frozen=True, kw_only=True)
+    return replace(
+        route,
+        name=f"environment.{route.name}",
+        path=route.path.replace("{task_id}", "environment/{name}"),
+        takes=takes,
+        needs=Role.OPERATOR,
+        owns=Ownership.NOTHING,
+    )
+
+
+def of_workload(route: Route[Q, R], asked: Any) -> Q:
+    """What a request about an environment would be about a workload, for whoever needs no more than its paths."""
+    given = {each.name: getattr(asked, each.name) for each in fields(asked) if each.name != "name"}
+    return route.takes(**{"task_id": Snowflake(0), **given})
+
+
 RUNNER_ROUTES = tuple(map(at_runner, ROUTES))
+ENVIRONMENT_ROUTES = tuple(map(at_environment, ROUTES))

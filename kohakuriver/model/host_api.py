@@ -209,7 +209,8 @@ def _whole_table() -> tuple[Route[Any, Any], ...]:
     from kohakuriver.model import auth_api, docker_api, files_api, join_api, overlay_api, ssh_api, vps_api
 
     others = (auth_api, join_api, ssh_api, docker_api, files_api, vps_api, overlay_api)
-    return (*table_of(globals()), *(route for each in others for route in each.ROUTES))
+    more = (*(route for each in others for route in each.ROUTES), *files_api.ENVIRONMENT_ROUTES)
+    return (*table_of(globals()), *more)
 
 
 @cache

@@ -11,8 +11,10 @@ from kohakuriver.model.image import TARBALL_LABEL, image_name
 from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_errors import ApiRefused, told_as
 from kohakuriver.system.docker_exec import DockerExec, begin_exec
+from kohakuriver.system.docker_root import open_root
 from kohakuriver.system.docker_spec import CLUSTER_LABEL, LABEL, NANO
 from kohakuriver.system.engine_exec import ExecSpec
+from kohakuriver.system.rooted import Root
 
 PREFIX = "kohakuriver-env-"
 TYPE_LABEL, TYPE = f"{LABEL}type", "environment"
@@ -86,6 +88,11 @@ class EnvironmentContainers:
     async def stop(self, name: str) -> None:
         """Have it end; nothing happens when it has."""
         await self._act(name, lambda api, container: api.stop(container, timeout=STOP_SECONDS))
+
+    async def open_root(self, name: str, writable: bool) -> Root:
+        """Its files, running or not; whoever asked closes it."""
+        await self.get(name)
+        return await open_root(self._client, PREFIX + name, writable)
 
     async def remove(self, name: str) -> None:
         """Take it away with what was installed in it."""

@@ -151,6 +151,15 @@ class Reading:
         start = min(offset, status.st_size)
         return cls(files, descriptor, (start, min(status.st_size, start + length)), status)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer says of them."""
+        return {
+            "Content-Length": str(self.length),
+            f.SIZE_HEADER: str(self.size),
+            f.VERSION_HEADER: self.version,
+        }
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes; raises ConnectionResetError when the file became shorter meanwhile."""
         while self._at < self._end:
@@ -184,6 +193,7 @@ class Packing:
 
     def __init__(self, files: Files, first: bytes, pieces: Generator[bytes, None, None]) -> None:
         self._files, self._first, self._pieces = files, first, pieces
+        self.headers = {"Content-Type": "application/x-tar"}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The tar; raises ConnectionResetError when it cannot be read to its end."""

@@ -13,6 +13,7 @@ from kohakuriver.model.image import TARBALL_FOLDER, TARBALL_LABEL
 from tests.cluster.cluster import Json
 from tests.cluster.conftest import NODES, Client, on_docker
 from tests.cluster.rig import Refused, Rig, free_port
+from tests.cluster.test_files import do, get, listed, put, url
 from tests.docker_daemon import IMAGE, Daemon
 from tests.registry import PASSWORD, USER, registry
 from tests.system.archive_maker import Archive, member
@@ -184,3 +185,17 @@ def test_a_private_image_is_pulled_with_the_login_of_the_request_alone(
         docker_daemon.cli("rmi", image)
         kept = [path for path in cluster.folder.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
         assert not [path for path in kept if "host.db" not in path.name]  # a page there may not be used again yet
+
+
+def test_its_files_are_reached_while_it_runs_and_when_it_is_stopped(lab: Rig, docker_daemon: Daemon) -> None:
+    here = "environment/lab"
+    assert get(lab, here, "read", path="/made") == b"prepared\n"
+    assert len(get(lab, here, "download", path="/large")) == 40 * 2**20
+    lab.ask("POST", f"{ENV}/lab/stop")
+    assert put(lab, here, "write", b"edited\n", path="/made")[0] == 200
+    assert "made" in listed(lab, here)
+    lab.ask("POST", f"{ENV}/lab/start")
+    assert docker_daemon.cli("exec", "kohakuriver-env-lab", "cat", "/made").stdout == "edited\n"
+    assert do(lab, here, "delete", path="/made") == {"entries": 1}
+    for path in ("/proc/1/root/etc/shadow", "../../etc/shadow"):
+        assert lab.fetch("GET", url(here, "read", path=path))[0] in (403, 404, 409)

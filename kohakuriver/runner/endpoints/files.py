@@ -13,7 +13,7 @@ from kohakuriver.model.errors import NotFound, RiverError
 from kohakuriver.model.files_api import at_runner
 from kohakuriver.runner.state import Runner
 from kohakuriver.system.engine import WorkloadKey
-from kohakuriver.system.files import Reading
+from kohakuriver.system.files import Packing, Reading
 from kohakuriver.system.rooted import Root
 from kohakuriver.system.tree_watch import Watcher, watching
 from kohakuriver.wire.channels import on_channel
@@ -60,8 +60,7 @@ async def download(runner: Runner, caller: Caller, asked: f.DownloadFile) -> Str
 
 async def pack(runner: Runner, caller: Caller, asked: f.AtPath) -> Streamed:
     async with opened(runner, asked) as root:
-        packing = await runner.files.pack(root, asked)
-    return Streamed(packing.chunks(), {"Content-Type": api.PACK.media}, packing.close)
+        return _streamed(await runner.files.pack(root, asked))
 
 
 async def write(runner: Runner, caller: Caller, asked: f.WriteFile, body: Body) -> f.FileEntry:
@@ -121,13 +120,8 @@ async def _hear(watcher: Watcher, socket: Socket) -> None:
     watcher.stop()
 
 
-def _streamed(reading: Reading) -> Streamed:
-    headers = {
-        "Content-Length": str(reading.length),
-        f.SIZE_HEADER: str(reading.size),
-        f.VERSION_HEADER: reading.version,
-    }
-    return Streamed(reading.chunks(), headers, reading.close)
+def _streamed(made: Reading | Packing) -> Streamed:
+    return Streamed(made.chunks(), made.headers, made.close)
 
 
 ANSWERS: list[Bindable[Runner]] = [

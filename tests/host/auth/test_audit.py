@@ -76,7 +76,9 @@ CHANGING = [
     if (route.method != "GET" or route.name == "audit.export")
     and route.needs is not Role.NODE
     and route.owns is not Ownership.JOIN
-    and not route.name.startswith("fs.")  # those need a runner that has the files: tests/cluster/test_files.py
+    and not route.name.startswith(
+        ("fs.", "environment.fs.")
+    )  # those need a runner that has the files: tests/cluster/test_files.py
 ]
 
 

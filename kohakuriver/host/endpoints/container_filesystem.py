@@ -1,0 +1,89 @@
+"""Files of environments, whose containers are on the host itself: the same requests as those about workloads."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from kohakuriver.host.state import Host
+from kohakuriver.host.store.audit import Deed
+from kohakuriver.model import files_api as api
+from kohakuriver.model.access import Caller
+from kohakuriver.model.files_api import at_environment, of_workload
+from kohakuriver.model.route import ByteStream, Route
+from kohakuriver.system.files import Files, Packing, Reading
+from kohakuriver.system.rooted import Root
+from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
+from kohakuriver.wire.uploads import Body, on_upload
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+@asynccontextmanager
+async def opened(host: Host, name: str, writable: bool) -> AsyncIterator[Root]:
+    """The root of an environment's container for the block; raises NotFound, EngineFailed without Docker."""
+    await host.environments.work.connect()
+    root = await host.environments.containers.open_root(name, writable)
+    try:
+        yield root
+    finally:
+        await host.files.run(root.close)
+
+
+def answer(route: Route[Q, R], act: Callable[[Files, Root, Q], Awaitable[R]]) -> Bindable[Host]:
+    """Do one thing in it."""
+
+    async def handle(host: Host, caller: Caller, asked: Any) -> R:
+        changes = route.method != "GET"
+        async with opened(host, asked.name, writable=changes) as root:
+            told = await act(host.files, root, of_workload(route, asked))
+        if changes:
+            _note(host, caller, route, asked)
+        return told
+
+    return on(at_environment(route), handle)
+
+
+def bytes_out(
+    route: Route[Q, ByteStream], act: Callable[[Files, Root, Q], Awaitable[Reading | Packing]]
+) -> Bindable[Host]:
+    """Give bytes of it."""
+
+    async def handle(host: Host, caller: Caller, asked: Any) -> Streamed:
+        async with opened(host, asked.name, writable=False) as root:
+            made = await act(host.files, root, of_workload(route, asked))
+        _note(host, caller, route, asked)
+        return Streamed(made.chunks(), made.headers, made.close)
+
+    return on_stream(at_environment(route), handle)
+
+
+def bytes_in(route: Route[Q, R], act: Callable[[Files, Root, Q, AsyncIterator[bytes]], Awaitable[R]]) -> Bindable[Host]:
+    """Take bytes into it."""
+
+    async def handle(host: Host, caller: Caller, asked: Any, body: Body) -> R:
+        async with opened(host, asked.name, writable=True) as root:
+            told = await act(host.files, root, of_workload(route, asked), body.chunks)
+        _note(host, caller, route, asked)
+        return told
+
+    return on_upload(at_environment(route), handle)
+
+
+def _note(host: Host, caller: Caller, route: Route[Any, Any], asked: Any) -> None:
+    host.auth.notes.add(caller, Deed(f"environment.{route.name}", f"environment:{asked.name}", asked.path))
+
+
+ANSWERS: list[Bindable[Host]] = [
+    answer(api.LIST, Files.list),
+    answer(api.STAT, Files.stat),
+    bytes_out(api.READ, Files.read),
+    bytes_out(api.DOWNLOAD, Files.download),
+    bytes_out(api.PACK, Files.pack),
+    bytes_in(api.WRITE, Files.write),
+    bytes_in(api.UPLOAD, Files.write),
+    bytes_in(api.UNPACK, Files.unpack),
+    answer(api.MKDIR, Files.make_directory),
+    answer(api.RENAME, Files.rename),
+    answer(api.DELETE, Files.delete),
+]
