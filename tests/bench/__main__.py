@@ -18,6 +18,7 @@ from tests.bench import (
     heartbeats,
     placement,
     sockets,
+    ssh,
 )
 from tests.bench.figures import Figure, show, write, write_readme
 
@@ -32,6 +33,7 @@ GROUPS: dict[str, Callable[[Path, Path], Iterator[Figure]]] = {
     "environments": environments.figures,
     "files": files.figures,
     "sockets": sockets.figures,
+    "ssh": ssh.figures,
 }
 
 

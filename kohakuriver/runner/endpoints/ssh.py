@@ -34,7 +34,7 @@ async def port(runner: Runner, caller: Caller, asked: api.PortInside, socket: So
     inside = await runner.bench.engine.inside(WorkloadKey(asked.task_id, asked.attempt))
     places = await _places(asked.host, asked.port)
     made = await netns.connect(inside.pid, asked.port, sockets.SOCK_STREAM, CONNECT_SECONDS, places)
-    reader, writer = await asyncio.open_connection(sock=made)
+    reader, writer = await asyncio.open_connection(sock=made, limit=CHUNK_BYTES)
     try:
         await socket.open()
         no_more = asyncio.Event()
