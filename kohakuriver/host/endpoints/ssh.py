@@ -85,7 +85,7 @@ async def to_workload(host: Host, caller: Caller, asked: api.SshTo, socket: Sock
     proxy = await host.ssh.ready()
     far = await proxy.reach(Visit(caller), str(asked.task_id))
     await socket.open()
-    await relay(socket, far)
+    await relay(socket, far.socket)
 
 
 ANSWERS: list[Bindable[Host]] = [

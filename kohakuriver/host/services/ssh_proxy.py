@@ -7,6 +7,7 @@ in there if one listens, else to ours, which stands for it. `ssh -p 8002 WORKLOA
 import logging
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import asyncssh
@@ -20,6 +21,7 @@ from kohakuriver.host.services.ssh.people import People, Visit, Workload
 from kohakuriver.host.services.ssh.workload_server import (
     REFUSED,
     Guest,
+    Reached,
     Session,
     Spawn,
     WorkloadServer,
@@ -84,17 +86,24 @@ class SshProxy:
         )
         return await built_in(options, server)
 
-    async def reach(self, visit: Visit, word: str) -> Socket:
+    async def reach(self, visit: Visit, word: str) -> Reached:
         """The SSH server of a workload, its own or ours; raises RiverError."""
-        workload = await self.people.find(visit.caller, word)
+        if visit.workload is not None and word in visit.workload.names:
+            return await self._reach(visit, visit.workload)
+        return await self._reach(visit, await self.people.find(visit.caller, word))
+
+    async def _reach(self, visit: Visit, workload: Workload) -> Reached:
         try:
-            return await self.inside.port(workload, "127.0.0.1", SSH_PORT)
+            far = await self.inside.port(workload, "127.0.0.1", SSH_PORT)
         except NotFound:  # nobody listens there
-            return await self.standing_for(visit, workload)
+            far = await self.standing_for(visit, workload)
+        return Reached(far, partial(self.people.inside, visit.caller, workload))
 
     def guest(self, visit: Visit) -> Guest:
         """Somebody who is in a workload."""
-        return Guest(self.inside, visit, lambda: self.place_of(visit.caller))
+        assert visit.workload is not None
+        watch = partial(self.people.inside, visit.caller, visit.workload)
+        return Guest(self.inside, visit, lambda: self.place_of(visit.caller), watch)
 
     def place_of(self, caller: Caller) -> AbstractContextManager[None]:
         """A channel of this person; raises TooMany."""
@@ -212,7 +221,7 @@ class Visitor(asyncssh.SSHServer):
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
         visit, proxy = self._visit, self._proxy
         assert visit is not None
-        if visit.workload:
+        if visit.workload and (dest_port != SSH_PORT or dest_host not in visit.workload.names):
             return proxy.guest(visit).connection(dest_host, dest_port)
         if dest_port != SSH_PORT:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "only SSH goes on from here")

@@ -78,6 +78,14 @@ def id_of(tx: sqlite3.Connection, caller: Caller, text: str) -> Snowflake:
     return _visible(tx, caller, text, f"name = :name AND {LIVING}" + (" AND owner = :owner" if owner else ""), given)
 
 
+def called(tx: sqlite3.Connection, text: str) -> list[Vps]:
+    """The living VPS of that id or name, whosever they are; not very many."""
+    column = "task_id" if text.isascii() and text.isdecimal() else "name"
+    given = min(int(text), tasks.MOST_ID) if column == "task_id" else text
+    query = f"SELECT {tasks.SHOWN} FROM tasks WHERE {column} = ? AND {LIVING} ORDER BY task_id LIMIT 100"
+    return [vps_of(tasks.shown(row)) for row in tx.execute(query, (given,))]
+
+
 def _visible(tx: sqlite3.Connection, caller: Caller, text: str, where: str, given: Mapping[str, Any]) -> Snowflake:
     everything = {**given, "caller": caller.name, "user_id": caller.user_id}
     query = f"SELECT task_id, owner, name, {MINE} FROM tasks WHERE {where} ORDER BY task_id"

@@ -13,6 +13,7 @@ from typing import Any
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.ssh.people import Workload
 from kohakuriver.host.services.ssh.plain import PlainSocket
+from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import EngineFailed, NotFound
 from kohakuriver.model.process_frames import STDERR, STDIN, STDOUT, Exited, write_told
 from kohakuriver.model.ssh_api import StartProcess
@@ -80,6 +81,7 @@ class Here:
 
     ports: dict[int, int] = field(default_factory=dict)
     wanted: list[StartProcess] = field(default_factory=list)
+    workloads: list[Snowflake] = field(default_factory=list)
     reached: list[tuple[int, str, int]] = field(default_factory=list)
     processes: list[LocalProcess] = field(default_factory=list)
 
@@ -91,6 +93,7 @@ class Here:
 
     async def process(self, workload: Workload, wanted: StartProcess) -> Socket:
         self.wanted.append(wanted)
+        self.workloads.append(workload.task_id)
         pipe = asyncio.subprocess.PIPE
         argv = ["sh", "-c", wanted.command or "cat"]
         made = LocalProcess(

@@ -24,6 +24,7 @@ MOST_VARIABLES, MOST_CHARACTERS, MOST_ROWS = 32, 1000, 9999
 REFUSED = 255  # the exit code by which ssh tells its own failures from those of commands
 Spawn = Callable[[str, Coroutine[Any, Any, None]], object]
 Handler: TypeAlias = asyncssh.SSHTCPSession[bytes]
+Watch = Callable[[Callable[[], None]], AbstractContextManager[None]]  # calls back when one may no longer be inside
 Place = Callable[[], AbstractContextManager[None]]  # one channel; raises TooMany
 
 
@@ -34,6 +35,7 @@ class Guest:
     inside: Inside
     visit: Visit
     place: Place
+    watch: Watch
 
     @property
     def workload(self) -> Workload:
@@ -43,7 +45,7 @@ class Guest:
     async def session(self, process: Process) -> None:
         """A shell, a command, or the files."""
         try:
-            with self.place():
+            with self.place(), self.watch(process.close):
                 await self._session(process)
         except RiverError as refused:
             process.stderr.write(f"kohakuriver: {refused}\r\n".encode())
@@ -63,10 +65,22 @@ class Guest:
 
     async def connection(self, host: str, port: int) -> Handler:
         """A connection from within, ready to be carried; raises ChannelOpenError when there is none."""
-        return await opened(self.place, lambda: self.inside.port(self.workload, host, port))
+
+        async def reach() -> Reached:
+            return Reached(await self.inside.port(self.workload, host, port), self.watch)
+
+        return await opened(self.place, reach)
 
 
-async def opened(place: Place, reach: Callable[[], Awaitable[Socket]]) -> Handler:
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A connection, and how to hear that it must be cut."""
+
+    socket: Socket
+    watch: Watch
+
+
+async def opened(place: Place, reach: Callable[[], Awaitable[Reached]]) -> Handler:
     """A channel to what `reach` gives; raises ChannelOpenError when it gives nothing."""
     try:
         with ExitStack() as unless_opened:
@@ -77,8 +91,8 @@ async def opened(place: Place, reach: Callable[[], Awaitable[Socket]]) -> Handle
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(refused)) from None
 
     async def handler(reader: Reader, writer: Writer) -> None:
-        with held:
-            await carry(reader, writer, far)
+        with held, far.watch(writer.close):
+            await carry(reader, writer, far.socket)
 
     return SSHTCPStreamSession[bytes](handler)
 
