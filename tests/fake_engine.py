@@ -69,6 +69,7 @@ class FakeWorkload:
         self.output = {STDOUT_NAME: bytearray(), STDERR_NAME: bytearray()}
         self.attached: FakeEngine | None = None
         self.cpu_seconds = 0.0
+        self.adrift = False
         self._program = _program_of(spec)
         self.files = dict(node.saved_files.get(spec.image, {}))  # name → (what is in it, when it was written)
         self._steps: Iterator[Step | int] = iter(())
@@ -92,6 +93,7 @@ class FakeWorkload:
     def start_again(self) -> None:
         """Run once more, with the files that there are."""
         self.exit = self.finished_at = None
+        self.adrift = False
         self._program = _program_of(self.spec)
         self.start()
 
@@ -417,6 +419,9 @@ class FakeWorkspaces:
 
     async def changed_since(self, key: WorkloadKey, moment: float) -> bool:
         return any(at >= moment for _, at in self._engine.find(key).files.values())
+
+    async def is_adrift(self, key: WorkloadKey) -> bool:
+        return self._engine.find(key).adrift
 
     async def cpu_seconds(self, key: WorkloadKey) -> float:
         return self._engine.find(key).cpu_seconds

@@ -14,7 +14,7 @@ from kohakuriver.model.vps import Snapshot, SnapshotState
 from kohakuriver.runner.attempt import Held, one_line
 from kohakuriver.runner.engine_slot import EngineSlot
 from kohakuriver.system.clock import Clock
-from kohakuriver.system.engine import Observed, Phase, Saved, WorkloadKey, Workspaces
+from kohakuriver.system.engine import Phase, Saved, WorkloadKey, Workspaces
 
 log = logging.getLogger(__name__)
 EXIT_LOOK_SECONDS = 0.2
@@ -114,8 +114,8 @@ class Snapshots:
         Raises NotFound for a snapshot that is not there, Conflict when nothing is left of the VPS or there is no room.
         """
         for before in await self.hands.containers(key.task_id):
-            if before.key.attempt < key.attempt and before.phase is not Phase.CREATED:
-                await self._end(before)
+            if before.key.attempt < key.attempt:
+                await self._end(before.key)
                 await self.save_if_changed(before.key)
         saved = {each.timestamp: each.image for each in await self.hands.snapshots(key.task_id)}
         if restore is not None and restore not in saved:
@@ -124,12 +124,11 @@ class Snapshots:
             raise Conflict("its container is gone, and there is no snapshot of it; delete it and make a new one")
         return saved[restore if restore is not None else max(saved)]
 
-    async def _end(self, seen: Observed) -> None:
+    async def _end(self, key: WorkloadKey) -> None:
         """What still runs under an older number is nobody's; its files count."""
-        while seen.phase is not Phase.EXITED:
-            await self.slot.engine.signal(seen.key, signal.SIGKILL)
+        while (await self.slot.engine.observe(key)).phase in (Phase.RUNNING, Phase.PAUSED):
+            await self.slot.engine.signal(key, signal.SIGKILL)
             await self.clock.sleep(EXIT_LOOK_SECONDS)
-            seen = await self.slot.engine.observe(seen.key)
 
     async def latest_container(self, task_id: int) -> WorkloadKey:
         """Of which a snapshot can be taken; raises NotFound when there is none."""

@@ -1,19 +1,20 @@
 """The life of an attempt of a VPS: it is started again until somebody stops it, and its container outlives its end."""
 
 import logging
+import signal
 from dataclasses import dataclass
 
-from kohakuriver.model.errors import EngineFailed, Refused
+from kohakuriver.model.errors import EngineFailed, NotFound, Refused
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.runner.attempt import Held, Unwanted, Why, with_note
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.life import Life
-from kohakuriver.system.engine import ContainerSpec, Observed
+from kohakuriver.system.engine import ContainerSpec, Observed, Phase
 
 log = logging.getLogger(__name__)
 ENGINE_PATIENCE_SECONDS = 120.0
 SHORT_LIFE_SECONDS, SHORT_LIVES = 10.0, 5
-MOST_PAUSE_SECONDS = 30.0
+MOST_PAUSE_SECONDS, ADRIFT_SECONDS = 30.0, 10.0
 
 
 @dataclass(slots=True)
@@ -22,6 +23,29 @@ class VpsLife(Life):
 
     short_lives: int = 0
     trouble: str = ""
+
+    async def _look(self) -> Observed:
+        """The same, and when nobody can come in because Docker does not know that it runs, it is started anew."""
+        seen = await Life._look(self)
+        if seen.phase is Phase.RUNNING and not self.held.unwanted and await self._is_adrift():
+            ran_seconds = self._now() - (seen.started_at or self._now())
+            if ran_seconds < ADRIFT_SECONDS:  # Docker may be about to notice
+                self.bench.loops.spawn("look again", self._look_later(ADRIFT_SECONDS - ran_seconds))
+            else:
+                log.warning("Docker does not know of a VPS that runs task=%s attempt=%s", *self.held.key)
+                key = self.held.key
+                await self.bench.insist("end", lambda: self.bench.engine.signal(key, signal.SIGKILL))
+        return seen
+
+    async def _is_adrift(self) -> bool:
+        try:
+            return await self.bench.snapshots.hands.is_adrift(self.held.key)
+        except (EngineFailed, NotFound):
+            return False  # it is away, or over: the next look tells
+
+    async def _look_later(self, seconds: float) -> None:
+        await self.bench.clock.sleep(seconds)
+        self.held.ring()
 
     async def _goes_on(self, seen: Observed) -> bool:
         """Start it again, unless it is to end or ends at once each time; whether it runs."""

@@ -54,6 +54,10 @@ class DockerWorkspaces:
         """Start one that exited once more; a no-op when it runs."""
         await self._begin_again(key)
 
+    async def is_adrift(self, key: WorkloadKey) -> bool:
+        """Whether the daemon died as it started it, and the one that came after takes it for never started."""
+        return (await self._containers.observe(key)).phase is Phase.CREATED
+
     async def containers(self, task_id: int) -> list[Observed]:
         """Every container of a VPS, the one of the latest attempt last."""
         keys = [each.key for each in await self._containers.list() if each.key.task_id == task_id]

@@ -143,6 +143,9 @@ class Workspaces(Protocol):
     async def start_again(self, key: WorkloadKey) -> None:
         """Start one that exited once more, with the files that it has; a no-op when it runs."""
 
+    async def is_adrift(self, key: WorkloadKey) -> bool:
+        """Whether the engine itself does not know that it runs, and so lets nobody in."""
+
     async def containers(self, task_id: int) -> list[Observed]:
         """Every container of a VPS, the one of the latest attempt last."""
 

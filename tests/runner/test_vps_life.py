@@ -253,3 +253,15 @@ def test_waiting_is_told_from_working(spent: float, gpu: float, busy: bool) -> N
     gpus = [Gpu(index=0, name="Dream", utilization_percent=gpu)]
     assert is_busy(Reading(0.0, 5.0), Reading(10.0, 5.0 + spent), gpus) is busy
     assert is_busy(Reading(0.0, 5.0), Reading(10.0, 1.0), []), "one that was started again is in use"
+
+
+def test_a_vps_that_runs_without_its_engine_knowing_is_started_anew(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        (await running(stage)).write("notes", "one")
+        workload(stage).adrift = True
+        stage.node.tell(workload(stage))
+        await stage.until(lambda: stage.node.executions[key()] == 2, pass_seconds=0.5)
+        assert not workload(stage).adrift and files(stage, 1) == {"notes": "one"}
+        assert stage.host.told[key()].state is State.RUNNING
+
+    play(tmp_path, script)
