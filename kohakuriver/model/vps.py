@@ -20,7 +20,7 @@ WAITING = """\
 leave() {
     trap '' TERM
     [ "$PPID" = 1 ] && [ -e /.dockerenv ] && kill -TERM -1 2>/dev/null
-    while set -- /proc/[0-9]*; [ $# -gt 2 ] && [ "$PPID" = 1 ]; do sleep 1; done
+    while set -- /proc/[0-9]*; [ $# -gt 2 ] && [ "$PPID" = 1 ]; do sleep 0.1 || sleep 1; done 2>/dev/null
     exit 0
 }
 trap leave TERM

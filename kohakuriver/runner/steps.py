@@ -13,7 +13,7 @@ from kohakuriver.runner.attempt import Held, Unwanted, one_line
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.container_spec import build, check_policy
 from kohakuriver.runner.images import Wanted, login_of
-from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, Mount, Phase
+from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, Mount, Phase, WorkloadKey
 
 log = logging.getLogger(__name__)
 ENGINE_PATIENCE_SECONDS = 15.0  # a daemon that restarts is waited for; one that is gone is not
@@ -174,6 +174,15 @@ async def _create(work: Work) -> None:
         await bench.disk.do(lambda: mounts.check_again(work.own_mounts, bench.mount_rules))
     async with bench.starts:
         await bench.engine.create(work.spec)
+    for before in _attempts_before(work.held):
+        await bench.engine.remove(before)
+
+
+def _attempts_before(held: Held) -> list[WorkloadKey]:
+    """Those of a VPS whose container has just made room: whoever was killed meanwhile may have left something else."""
+    order, (task_id, attempt) = held.accepted.request.vps, held.key
+    is_later = order is not None and not order.is_new
+    return [WorkloadKey(task_id, number) for number in range(max(1, attempt - 3), attempt)] if is_later else []
 
 
 async def _remove(work: Work) -> None:

@@ -11,7 +11,18 @@ from kohakuriver.model.errors import NotFound
 from kohakuriver.programs import docs
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ["accounts", "api", "architecture", "conventions", "decisions", "environments", "files", "operations", "ssh"]
+PAGES = [
+    "accounts",
+    "api",
+    "architecture",
+    "conventions",
+    "decisions",
+    "environments",
+    "files",
+    "operations",
+    "ssh",
+    "vps",
+]
 WRITTEN = [TOP / "README.md", *sorted((TOP / "kohakuriver" / "docs").glob("*.md"))]
 
 
