@@ -92,6 +92,7 @@ class EventStream:
     async def _connect(self) -> None:
         filters = {**self._owner.filters(), "type": ["container"], "event": list(KINDS)}
         since = f"{self._since:.9f}"
+        await self._client.look("/version")  # the SDK leaves a socket behind when there is nobody to connect to
         self._source = await self._client.call(
             Pool.EVENTS, lambda api: api.events(since=since, filters=filters, decode=True)
         )
