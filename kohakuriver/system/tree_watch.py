@@ -20,7 +20,7 @@ from kohakuriver.system.rooted import Root, kind_of, readable, telling
 from kohakuriver.system.rooted_tree import Step, Stopped, walk
 
 MAX_ENTRIES, MAX_DIRECTORIES, MAX_WATCHERS = 20_000, 2_000, 64
-SETTLE_SECONDS, POLL_SECONDS, HEAL_SECONDS = 0.1, 2.0, 15.0
+SETTLE_SECONDS, GLANCE_SECONDS, POLL_SECONDS, HEAL_SECONDS = 0.1, 1.0, 2.0, 15.0
 REST_SHARE = 4.0  # looking may take a fifth of the time
 # File systems that others change behind the kernel's back (linux/magic.h): NFS, SMB, CIFS, FUSE, 9p, Ceph, Lustre, GPFS.
 REMOTE = {0x6969, 0x517B, 0xFE534D42, 0xFF534D42, 0x65735546, 0x01021997, 0x00C36400, 0x0BD00BD0, 0x47504653}
@@ -79,11 +79,13 @@ class Watcher:
 
     async def _wait(self) -> bool:
         """Until something may have changed; whether there is still anybody who wants to know."""
-        patience = POLL_SECONDS if self.polls else HEAL_SECONDS
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._bell.wait(), patience)
-            if not self._stopped:
-                await asyncio.sleep(SETTLE_SECONDS)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + (POLL_SECONDS if self.polls else HEAL_SECONDS)
+        while self._alive() and not self._bell.is_set() and (left := deadline - clock()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._bell.wait(), min(left, GLANCE_SECONDS))
+        if self._bell.is_set() and not self._stopped:
+            await asyncio.sleep(SETTLE_SECONDS)
         self._bell.clear()
         return not self._stopped and self._alive()
 

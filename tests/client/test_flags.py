@@ -39,6 +39,7 @@ NOT_OFFERED = {
     "fs rm": WHERE,
     "fs mkdir": WHERE,
     "fs mv": WHERE | {"target"},
+    "fs watch": WHERE | {"follow"},
     "task watch": {"before"},
     "auth login": {"username", "password", "token_name"},  # the secrets are asked for, the user is a word
     "auth register": {"username", "password", "invitation", "token_name"},

@@ -129,3 +129,23 @@ def part_in(cluster: Cluster, task_id: str) -> bool:
     """Whether some bytes of an upload have come."""
     entries = cluster.ask("GET", url(task_id, "list", path="/tmp"))["entries"]
     return any(entry["name"].endswith(".part") and entry["size_bytes"] for entry in entries)
+
+
+def test_changes_are_told_as_they_happen_and_go_on_after_the_host_was_away(
+    cluster: Cluster, tmp_path: Path, pyz: Path
+) -> None:
+    script = "i=0; while sleep 0.3; do i=$((i+1)); mkdir -p /tmp/w/d; echo x > /tmp/w/d/$i; done"
+    task_id = cluster.shell(script)
+    cluster.wait_for(task_id, "running")
+    cluster.until(lambda: "w" in listed(cluster, task_id, "/tmp"))
+    command = [sys.executable, str(pyz), "fs", "watch", "-r", "--json", f"{task_id}:/tmp/w"]
+    with subprocess.Popen(command, env=client_env(cluster, tmp_path), stdout=subprocess.PIPE) as watching:
+        assert watching.stdout
+        for _ in range(2):
+            told = json.loads(watching.stdout.readline())
+            assert told["change"] in ("created", "changed") and told["path"].startswith("d/"), told
+            cluster.host.kill()
+            cluster.host.start()
+        cluster.order(task_id, "kill")
+        rest = watching.stdout.read()
+        assert watching.wait(60) == 0, rest

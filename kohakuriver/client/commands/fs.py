@@ -8,6 +8,8 @@ from typing import Any
 from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.files_view import Where, file_detail, file_table, where_of
 from kohakuriver.client.flags import Spelling
+from kohakuriver.client.output import safe
+from kohakuriver.model import codec
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
 from kohakuriver.model.errors import BadRequest, NotFound
@@ -138,6 +140,31 @@ def move(order: Order) -> int:
     return 0
 
 
+def watch(order: Order) -> int:
+    """Print a line for each change until interrupted, or the workload ends."""
+    import asyncio
+
+    from kohakuriver.client.streams.changes import follow_changes
+
+    where = where_of(order.session, order.parsed.where)
+    request = f.WatchFiles(**_asked(order, where, recursive=order.has("recursive")))
+    _stat(order, where)  # it is there, and ours
+    order.session.close()
+
+    def tell(found: f.FileChanges) -> None:
+        if not found.changes:
+            order.notes.hint(f"watching {where.path}" + (", by looking every two seconds" if found.polled else ""))
+        for each in found.changes:
+            if order.as_json:
+                order.screen.json_line(codec.encode(each))
+            else:
+                order.screen.line(f"{each.change:<8} {each.kind:<10} {safe(each.path) or where.path}")
+        order.screen.out.flush()
+
+    asyncio.run(follow_changes(order, request, tell))
+    return 0
+
+
 def _asked(order: Order, where: Where, **members: Any) -> dict[str, Any]:
     from kohakuriver.client.transfers import asked
 
@@ -181,6 +208,10 @@ examples:
 Directories travel whole. Links that lead out of what is copied are left out, and told. A file takes its place when all
 of it is there; a copy goes on where it was when the connection breaks. What is put there belongs to the user that the
 workload runs as. /proc, /sys and /dev are not files of the workload.
+"""
+WATCH_MORE = """\
+A line for each thing that is created, changed or deleted; a new name is one gone and one made. It goes on until Ctrl-C or
+until the workload ends. With --json there is one document a line.
 """
 COMMANDS: tuple[Command[Any, Any], ...] = (
     Command(
@@ -268,5 +299,15 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
             Flag(("to",), "Its new path, or a directory to move it into.", {"metavar": "[ID:]PATH"}),
         ),
         also=(api.STAT,),
+    ),
+    Command(
+        "watch",
+        api.STAT,
+        act=watch,
+        about="What changes below a path, as it happens.",
+        hidden=PATH | {"follow"},
+        spelled=ATTEMPT,
+        extra=(WHERE, Flag(("-r", "--recursive"), "Also what is in the directories below.")),
+        more=WATCH_MORE,
     ),
 )
