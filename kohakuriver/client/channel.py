@@ -1,4 +1,4 @@
-"""A channel of the host, opened by a command and carried between its standard input and output."""
+"""A channel of the host, opened by a command; and carried, if it likes, between its standard input and output."""
 
 import asyncio
 import sys
@@ -6,13 +6,10 @@ from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from kohakuriver.client.session import content_of
+from kohakuriver.client.session import Session
 from kohakuriver.model import codec
-from kohakuriver.model.errors import HostUnreachable
 from kohakuriver.model.route import Channel
-from kohakuriver.model.settings import ClientSettings
 from kohakuriver.wire import raw
-from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.raw import RawSocket
 from kohakuriver.wire.refusals import error_of
 from kohakuriver.wire.sockets import error_in
@@ -21,18 +18,15 @@ Q = TypeVar("Q")
 CHUNK_BYTES = 256 * 1024
 
 
-async def open_channel(settings: ClientSettings, channel: Channel[Q], request: Q) -> RawSocket:
+async def open_channel(session: Session, channel: Channel[Q], request: Q, protocol: str = "") -> RawSocket:
     """A socket to the host; raises what it refuses with, HostUnreachable when it is not there."""
-    path, rest = channel.split(codec.encoder(channel.takes)(request))
+    path, rest = channel.split(codec.encoder(channel.takes, compact=True)(request))
     target = f"{path}?{urlencode(rest)}" if rest else path
-    tls = None
-    if settings.tls or settings.ca_file:
-        tls = context_for(content_of(settings.ca_file) if settings.ca_file else "")
-    headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+    address = raw.Address(session.settings.host, session.settings.port, session.tls_context())
     try:
-        answered = await raw.dial(raw.Address(settings.host, settings.port, tls), target, headers)
+        answered = await raw.dial(address, target, session.authorization(), protocol)
     except OSError as broken:
-        raise HostUnreachable(f"no answer from {settings.host}:{settings.port} ({broken or 'in time'})") from None
+        raise session.unreachable(broken) from broken
     if answered.socket is None:
         raise error_of(answered.status, answered.body)
     return answered.socket

@@ -21,6 +21,7 @@ PAGES = [
     "files",
     "operations",
     "ssh",
+    "terminals",
     "vps",
 ]
 WRITTEN = [TOP / "README.md", *sorted((TOP / "kohakuriver" / "docs").glob("*.md"))]

@@ -4,7 +4,7 @@ import os
 from typing import Any, TypeVar
 
 from kohakuriver.client.command import Command, Flag, Order
-from kohakuriver.client.flags import Spelling
+from kohakuriver.client.names import WORKLOAD
 from kohakuriver.model import host_api as api
 from kohakuriver.model import stream_api
 from kohakuriver.model.errors import BadRequest
@@ -27,7 +27,7 @@ output and errors are handed on byte by byte.
 
 def connect(order: Order) -> int:
     """Be in it until the program ends."""
-    return be_in(order, stream_api.TERMINAL, stream_api.TERMINAL.takes(task_id=order.values()["task_id"]))
+    return be_in(order, stream_api.TERMINAL, stream_api.OpenTerminal(task_id=order.request(order.values()).task_id))
 
 
 def be_in(order: Order, channel: Channel[Q], opening: Q) -> int:
@@ -75,7 +75,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.TASK_SHOW,
         act=connect,
         about="Be in a workload: a shell there, or a program.",
-        spelled={"task_id": Spelling(metavar="ID", complete="task")},
+        spelled=WORKLOAD,
         extra=(Flag(("--watch",), "Only look on at the terminal that was opened last (operators)."), *PROGRAM),
         more=MORE,
     ),

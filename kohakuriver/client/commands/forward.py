@@ -3,7 +3,7 @@
 from typing import Any
 
 from kohakuriver.client.command import Command, Flag, Order
-from kohakuriver.client.flags import Spelling
+from kohakuriver.client.names import WORKLOAD
 from kohakuriver.model import host_api as api
 from kohakuriver.model.stream_api import OpenForward
 
@@ -28,9 +28,10 @@ def forward(order: Order) -> int:
     from kohakuriver.client.streams.forwarding import forward as listen
     from kohakuriver.client.streams.mapping import Mapping, parse
 
-    task_id, proto = order.values()["task_id"], order.parsed.proto
-    mappings = [parse(word) for word in order.parsed.ports]
-    order.session.call(api.TASK_SHOW, order.request(order.values()))  # there is such a thing, and it is ours
+    proto, mappings = order.parsed.proto, [parse(word) for word in order.parsed.ports]
+    asked = order.request(order.values())
+    order.session.call(api.TASK_SHOW, asked)  # there is such a thing, and one may know of it
+    task_id = asked.task_id
     order.session.close()
 
     def opened(mapping: Mapping, address: Address) -> None:
@@ -53,7 +54,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.TASK_SHOW,
         act=forward,
         about="Reach ports of a workload by local ones.",
-        spelled={"task_id": Spelling(metavar="ID", complete="task")},
+        spelled=WORKLOAD,
         extra=(
             Flag(("ports",), "A port of the workload.", {"nargs": "+", "metavar": "[[ADDRESS:]LOCAL:]PORT"}),
             Flag(("--proto",), "tcp (default) or udp.", {"choices": ("tcp", "udp"), "default": "tcp"}),

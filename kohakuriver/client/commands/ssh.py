@@ -87,10 +87,9 @@ def proxy(order: Order) -> int:
     from kohakuriver.client.channel import carry_standard_streams, open_channel
 
     task_id = _id_of(order, order.parsed.workload.removesuffix(SUFFIX))
-    settings = order.session.settings
 
     async def run() -> None:
-        await carry_standard_streams(await open_channel(settings, api.SSH_TO, api.SshTo(task_id=task_id)))
+        await carry_standard_streams(await open_channel(order.session, api.SSH_TO, api.SshTo(task_id=task_id)))
 
     order.session.close()
     asyncio.run(run())

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from kohakuriver.client.channel import open_channel
 from kohakuriver.client.command import Order
-from kohakuriver.client.streams.dialing import dial
 from kohakuriver.model import codec, stream_api
 from kohakuriver.model.errors import Conflict, NotFound, Unavailable
 from kohakuriver.model.files import FileChanges, WatchFiles
@@ -20,7 +20,7 @@ async def follow_changes(order: Order, request: WatchFiles, tell: Tell) -> None:
     worked_at: float | None = None
     while True:
         try:
-            socket = await dial(order.session, stream_api.WATCH, request, "")
+            socket = await open_channel(order.session, stream_api.WATCH, request, "")
             while isinstance(message := await socket.receive(), str):
                 worked_at, pause = loop.time(), FIRST_PAUSE_SECONDS
                 tell(codec.decode(FileChanges, codec.loads(message), strict=False))

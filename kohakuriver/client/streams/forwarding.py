@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
+from kohakuriver.client.channel import open_channel
 from kohakuriver.client.session import Session
-from kohakuriver.client.streams.dialing import dial
 from kohakuriver.client.streams.mapping import Mapping
 from kohakuriver.model import stream_api
 from kohakuriver.model.errors import BadRequest, RiverError, Unavailable
@@ -39,7 +39,7 @@ class Door:
         began = loop.time()
         while True:
             try:
-                return await dial(self.session, stream_api.FORWARD, self.opening, STREAM)
+                return await open_channel(self.session, stream_api.FORWARD, self.opening, STREAM)
             except Unavailable:
                 if loop.time() - began > PATIENCE_SECONDS:
                     raise

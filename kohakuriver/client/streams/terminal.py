@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from kohakuriver.client.channel import open_channel
 from kohakuriver.client.session import Session
 from kohakuriver.client.streams import standard
-from kohakuriver.client.streams.dialing import dial
 from kohakuriver.client.streams.escapes import Escapes
 from kohakuriver.model import codec
 from kohakuriver.model import terminal as frames
@@ -72,7 +72,7 @@ class Terminal:
         self, session: Session, channel: Channel[Q], opening: Q, start: StartTerminal, tell: Callable[[str], None]
     ) -> None:
         self._session, self._start, self._tell = session, start, tell
-        self._dial: Callable[[], Awaitable[RawSocket]] = lambda: dial(session, channel, opening, BYTES)
+        self._dial: Callable[[], Awaitable[RawSocket]] = lambda: open_channel(session, channel, opening, BYTES)
         self._socket: RawSocket | None = None
         self._unsent = Unsent()
         self._received = self._confirmed = 0
