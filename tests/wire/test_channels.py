@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,9 +19,11 @@ from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.errors import Conflict, NodeUnreachable, NotFound, NotLoggedIn
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.route import Channel
+from kohakuriver.system.certificates import make_identity
 from kohakuriver.wire import raw
 from kohakuriver.wire.call import NotDelivered, Peer
 from kohakuriver.wire.channels import on_channel
+from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.raw import RawSocket
 from kohakuriver.wire.relay import relay
 from kohakuriver.wire.serve import Edge, Identify, build_app, listening
@@ -85,7 +89,9 @@ async def echo(rig: Rig, socket: Socket) -> None:
 
 
 @asynccontextmanager
-async def rigged(serve: Serve = echo, identify: Identify = by_header) -> AsyncIterator[Rig]:
+async def rigged(
+    serve: Serve = echo, identify: Identify = by_header, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Rig]:
     rig = Rig(serve)
 
     def watch(caller: Caller, cut: Callable[[], None]) -> Any:
@@ -93,7 +99,7 @@ async def rigged(serve: Serve = echo, identify: Identify = by_header) -> AsyncIt
         return nullcontext()
 
     app = build_app([ECHO], [on_channel(ECHO, handle)], Edge(rig, identify, guard, watch=watch))
-    async with listening(app, "127.0.0.1", 0) as port:
+    async with listening(app, "127.0.0.1", 0, tls) as port:
         rig.port = port
         yield rig
 
@@ -297,6 +303,37 @@ def test_a_server_without_the_key_is_not_believed() -> None:
             await rig.peer(http).open(ECHO, Place(key="mine"))
 
     play(script, identify=lambda incoming: by_header(incoming))
+
+
+def test_over_tls_it_is_the_same_and_only_the_known_certificate_is_believed(tmp_path: Path) -> None:
+    identity = make_identity(tmp_path, ["127.0.0.1"])
+
+    async def body() -> None:
+        by_key = by_signature(lambda name: KEY, SteadyTime())
+        async with (
+            asyncio.timeout(30),
+            aiohttp.ClientSession() as http,
+            rigged(identify=by_key, tls=identity.context()) as rig,
+        ):
+            url, signer = f"https://127.0.0.1:{rig.port}", Signer("n1", KEY, SteadyTime())
+            for _ in range(3):
+                socket = await Peer(http, url, signer, identity.own_fingerprint).open(ECHO, Place(key="mine"))
+                for message in MESSAGES:
+                    await socket.send(message)
+                    assert await socket.receive() == message
+                await socket.close()
+            await until(lambda: rig.ended == [NORMAL] * 3)
+            lost = await Peer(http, url, signer, identity.own_fingerprint).open(ECHO, Place(key="mine"))
+            lost._writer.transport.abort()
+            await until(lambda: rig.ended[3:] == [LOST])
+            with pytest.raises(NodeUnreachable, match="another certificate"):
+                await Peer(http, url, signer, "0" * 64).open(ECHO, Place(key="mine"))
+            with pytest.raises(NotDelivered):
+                await Peer(http, url, signer).open(ECHO, Place(key="mine"))
+            by_ca = raw.Address("127.0.0.1", rig.port, context_for(identity.ca_pem))
+            assert (await raw.dial(by_ca, "/ws/echo/mine", {})).status == 401
+
+    asyncio.run(body())
 
 
 def test_many_sockets_come_and_go_and_leave_nothing() -> None:
