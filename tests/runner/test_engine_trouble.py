@@ -138,7 +138,11 @@ def test_an_engine_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> No
         await stage.until(lambda: ("ensure_image", None) in stage.engine.calls)
         stage.engine.faults.unreachable = True
         await stage.clock.advance(6)
-        await stage.until(lambda: (stage.host.told[key()].message or "").startswith("waits for the engine: "))
+        await stage.until(
+            lambda: (
+                key() in stage.host.told and (stage.host.told[key()].message or "").startswith("waits for the engine: ")
+            )
+        )
         assert stage.host.told[key()].state is State.PREPARING
         await stage.clock.advance(3)
         stage.engine.faults.unreachable = False
