@@ -19,8 +19,13 @@ class ProgressLine:
         return self
 
     def __exit__(self, *why: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take it away, for something else to be written."""
         if self._shown:
             self._write("\r\x1b[K")
+        self._shown = False
 
     def show(self, text: str, done: int = 0, total: int = 0) -> None:
         """How far it is now; with a `total` as a bar, too."""

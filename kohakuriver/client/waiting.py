@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from kohakuriver.client.command import Order
 from kohakuriver.client.pace import Patience, Pauses
+from kohakuriver.client.progress import ProgressLine
 from kohakuriver.client.task_view import status_word
 from kohakuriver.model.codec import JsonObject, Snowflake
 from kohakuriver.model.errors import Unavailable
@@ -39,13 +40,25 @@ def wait_for(order: Order, task_ids: Sequence[Snowflake]) -> tuple[list[Task], l
     A host that goes away in the meantime is waited for; raises RiverError when that lasts too long.
     """
     ended: dict[Snowflake, tuple[Task, JsonObject]] = {}
+    with ProgressLine(order.notes, order.screen) as line:
+        _wait_for_all(order, task_ids, ended, line)
+    found = [ended[task_id] for task_id in task_ids]
+    return [task for task, _ in found], [plain for _, plain in found]
+
+
+def _wait_for_all(
+    order: Order,
+    task_ids: Sequence[Snowflake],
+    ended: dict[Snowflake, tuple[Task, JsonObject]],
+    line: ProgressLine,
+) -> None:
     told: dict[Snowflake, str] = {}
     patience, pauses = Patience(order.clock, order.notes.warn), Pauses(order.clock)
     while waiting := [task_id for task_id in task_ids if task_id not in ended]:
         try:
             for task_id, task, plain in _looked_at(order, waiting):
                 patience.well()
-                _tell(order, task, told)
+                _tell(order, task, told, line)
                 if has_ended(task):
                     ended[task_id] = task, plain
         except Unavailable as error:
@@ -53,8 +66,6 @@ def wait_for(order: Order, task_ids: Sequence[Snowflake]) -> tuple[list[Task], l
             continue
         if len(ended) < len(set(task_ids)):
             pauses.pause()
-    found = [ended[task_id] for task_id in task_ids]
-    return [task for task, _ in found], [plain for _, plain in found]
 
 
 def _looked_at(order: Order, task_ids: Sequence[Snowflake]) -> Iterator[tuple[Snowflake, Task, JsonObject]]:
@@ -63,13 +74,16 @@ def _looked_at(order: Order, task_ids: Sequence[Snowflake]) -> Iterator[tuple[Sn
         yield task_id, order.session.understand(TASK_SHOW, plain), plain
 
 
-def _tell(order: Order, task: Task, told: dict[Snowflake, str]) -> None:
-    """What changed, for a person who waits."""
+def _tell(order: Order, task: Task, told: dict[Snowflake, str], progress: ProgressLine) -> None:
+    """What changed, for a person who waits; how far an image is changes every second, and so stays on one line."""
+    if task.status is Status.ASSIGNING and task.reason:
+        return progress.show(f"{task.task_id} {task.reason}")
     where = f" on {task.assigned_node}" if task.status is Status.RUNNING else ""
     line = f"{task.task_id} {status_word(task)}{where}{f': {task.reason}' if task.reason else ''}"
     if told.get(task.task_id) == line:
         return
     told[task.task_id] = line
+    progress.clear()
     if task.status is Status.LOST and has_ended(task):
         order.notes.warn(f"{task.task_id} is lost: {task.assigned_node} is silent; wait again for it to come back")
     else:
