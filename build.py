@@ -46,7 +46,8 @@ NOT_PINNED = ("pip", "setuptools")  # shiv asks for them, but not for the way it
 # What the tests need from Debian: package:command that shows it is there (no command: ask dpkg).
 SYSTEM_PACKAGES = (
     "busybox-static: ca-certificates: docker.io:dockerd docker-registry:docker-registry iperf3:iperf3 iproute2:ip "
-    "iptables:iptables nftables:nft openssh-client:ssh openssh-server:sshd procps:ps systemd:systemd-analyze wrk:wrk"
+    "iptables:iptables nftables:nft openssh-client:ssh openssh-server:sshd procps:ps rsync:rsync systemd:systemd-analyze "
+    "wrk:wrk"
 )
 
 

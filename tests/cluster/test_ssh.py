@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from kohakuriver.model.access import Role
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.app import running_runner
 from kohakuriver.system.clock import SystemClock
+from tests.bench.ssh import SERVE, make_keys
 from tests.cluster.in_process import MadeUpMachine
 from tests.cluster.rig import free_port
 from tests.docker_daemon import IMAGE, Daemon
@@ -26,7 +27,7 @@ RAW = bytes(range(256)) * 40
 
 
 @asynccontextmanager
-async def real_door(folder: Path, daemon: Daemon) -> AsyncIterator[Door]:
+async def real_door(folder: Path, daemon: Daemon, mounts: list[str]) -> AsyncIterator[Door]:
     """A host whose SSH port is open, and a runner with a real engine."""
     settings = settings_in(folder, host_port=free_port(), host_ssh_proxy_port=free_port())
     at_runner = RunnerSettings(
@@ -41,6 +42,7 @@ async def real_door(folder: Path, daemon: Daemon) -> AsyncIterator[Door]:
         docker_socket=daemon.socket,
         initial_base_image=IMAGE,
         task_shm_bytes=64_000_000,
+        additional_mounts=mounts,
     )
     async with open_house(settings) as house, running_runner(at_runner, None, SystemClock(), MadeUpMachine()):
         async with asyncio.timeout(SECONDS):
@@ -49,14 +51,20 @@ async def real_door(folder: Path, daemon: Daemon) -> AsyncIterator[Door]:
         yield Door(house, house.host.ssh, Here(), folder)
 
 
-def with_door(folder: Path, daemon: Daemon, work: Callable[[Door, Person, str], Awaitable[None]]) -> None:
-    """Run a test with somebody who has a key and a container that waits."""
+Work = Callable[[Door, Person, str], Awaitable[None]]
+WAIT: dict[str, object] = {"command": "sleep", "arguments": ["600"]}
+
+
+def with_door(
+    folder: Path, daemon: Daemon, work: Work, mounts: Sequence[str] = (), spec: Mapping[str, object] = WAIT
+) -> None:
+    """Run a test with somebody who has a key and a container that waits, or does what `spec` says."""
 
     async def run() -> None:
-        async with real_door(folder, daemon) as door:
+        async with real_door(folder, daemon, list(mounts)) as door:
             bob = await door.house.person("bob", Role.USER)
             await door.admit(bob)
-            said = await door.house.submit(bob, command="sleep", arguments=["600"])
+            said = await door.house.submit(bob, **spec)
             task = said.body["task_ids"][0]
             boss = await door.house.person("ann", Role.ADMIN)
             await door.house.ask("POST", f"/api/tasks/{task}/approve", boss, {})
@@ -178,5 +186,70 @@ def test_the_client_is_in_a_workload_without_a_key(tmp_path: Path, docker_daemon
         (tmp_path / "up").write_bytes(RAW)
         assert (await run("scp", *config, str(tmp_path / "up"), f"{task}.kohakuriver:up")).code == 0
         assert (await run("ssh", *config, f"{task}.kohakuriver", "cat up")).out == RAW
+
+    with_door(tmp_path, docker_daemon, work)
+
+
+def test_a_workloads_own_server_and_programs_are_used_where_it_has_them(tmp_path: Path, docker_daemon: Daemon) -> None:
+    keys = make_keys(tmp_path)
+    mounts = ["/usr:/usr:ro", "/lib:/lib:ro", "/lib64:/lib64:ro", f"{keys}:/keys:ro"]  # what the image lacks
+
+    async def work(door: Door, bob: Person, task: str) -> None:
+        host_key = (keys / "host.pub").read_text()
+        door.options("bob")
+        with (tmp_path / "known_hosts").open("a") as known:
+            known.write(f"\n{task} {host_key}")
+        through = f"ProxyCommand=ssh {' '.join(door.options('bob'))} -p {door.keeper.port} -W %h:%p bob@127.0.0.1"
+        own = ("-o", through, "-i", str(keys / "id"), f"root@{task}")
+        async with asyncio.timeout(SECONDS):
+            while (done := await door.run("ssh", "bob", *own, "echo $SSH_CONNECTION; exit 4")).code == 255:
+                await asyncio.sleep(0.1)
+        assert done.code == 4 and b" 22" in done.out, "only a server inside says where one comes from"
+        for number in range(20):
+            path = tmp_path / "tree" / str(number % 3) / str(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(RAW[number:])
+        by_ssh = " ".join(("ssh", *door.options("bob"), "-p", str(door.keeper.port)))
+        there = f"{task}@127.0.0.1:/root/tree/"
+        for source, target in ((f"{tmp_path}/tree/", there), (there, f"{tmp_path}/back/")):
+            process = await asyncio.create_subprocess_exec("rsync", "-a", "-e", by_ssh, source, target)
+            async with asyncio.timeout(SECONDS):
+                assert await process.wait() == 0
+        found = [path.relative_to(tmp_path / "back") for path in (tmp_path / "back").rglob("*") if path.is_file()]
+        assert len(found) == 20
+        assert all((tmp_path / "back" / path).read_bytes() == (tmp_path / "tree" / path).read_bytes() for path in found)
+
+    with_door(tmp_path, docker_daemon, work, mounts, {"command": "sh", "arguments": ["-c", SERVE]})
+
+
+def test_many_connections_at_once_through_one_forward_are_whole(tmp_path: Path, docker_daemon: Daemon) -> None:
+    async def work(door: Door, bob: Person, task: str) -> None:
+        listening, page = free_port(), os.urandom(1_000_000)
+        assert (await door.ssh("bob", task, "cat > /root/page; httpd -p 7777 -h /root", stdin=page)).code == 0
+        forward = ("-N", "-L", f"127.0.0.1:{listening}:localhost:7777")
+        process = await asyncio.create_subprocess_exec(
+            "ssh", *door.options("bob"), "-p", str(door.keeper.port), *forward, f"{task}@127.0.0.1"
+        )
+
+        async def fetch() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+            writer.write(b"GET /page HTTP/1.0\r\n\r\n")
+            answer = await reader.read(-1)
+            writer.close()
+            return answer.partition(b"\r\n\r\n")[2]
+
+        try:
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    try:
+                        await fetch()
+                        break
+                    except OSError:
+                        await asyncio.sleep(0.1)
+                found = await asyncio.gather(*(fetch() for _ in range(24)))
+            assert [each == page for each in found] == [True] * 24
+        finally:
+            process.terminate()
+            await process.wait()
 
     with_door(tmp_path, docker_daemon, work)
