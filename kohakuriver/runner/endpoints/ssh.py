@@ -2,17 +2,16 @@
 
 import asyncio
 import ipaddress
-import signal
 import socket as sockets
 from collections.abc import Sequence
 from contextlib import suppress
 
-from kohakuriver.model import codec
+from kohakuriver.model import codec, terminal
 from kohakuriver.model import ssh_api as api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import BadRequest, NotFound, RiverError
-from kohakuriver.model.process_frames import STDERR, STDIN, STDOUT, Exited, Resize, Signal, read_told, write_told
 from kohakuriver.model.ssh_api import StartProcess
+from kohakuriver.model.terminal import EndInput, Input, Kind, Resize, Signal
 from kohakuriver.runner.sftp import Sftp, find_owner, find_user, home_of
 from kohakuriver.runner.state import Runner
 from kohakuriver.system import netns
@@ -119,35 +118,25 @@ async def _give(socket: Socket, session: ExecSession, tty: bool) -> None:
     """Hand on what is said to the process; it ends when nobody speaks any more."""
     try:
         while (message := await socket.receive()) is not None:
-            if isinstance(message, str):
-                await _order(session, message)
-            elif message[:1] != STDIN:
-                raise BadRequest("not input of a process")
-            elif len(message) == 1:
-                if not tty:  # a terminal has no end
-                    await session.write_eof()
-            else:
-                await session.write(message[1:])
+            said = terminal.read_bytes(message)
+            if isinstance(said, Input):
+                await session.write(said.data)
+            elif isinstance(said, Resize):
+                await session.resize(said.rows, said.columns)
+            elif isinstance(said, Signal):
+                await session.signal(said.number)
+            elif isinstance(said, EndInput) and not tty:  # a terminal has no end
+                await session.write_eof()
     finally:
         await session.close()
-
-
-async def _order(session: ExecSession, message: str) -> None:
-    told = read_told(message)
-    if isinstance(told, Resize):
-        await session.resize(told.rows, told.columns)
-    elif isinstance(told, Signal):
-        number = getattr(signal, f"SIG{told.name}", None)
-        if isinstance(number, signal.Signals):
-            await session.signal(number)
 
 
 async def _tell(session: ExecSession, socket: Socket) -> None:
     """Tell what it writes, and how it ended."""
     while (piece := await session.read()) is not None:
         stream, data = piece
-        await socket.send((STDOUT if stream == OUT else STDERR) + data)
-    await socket.send(write_told(Exited(await session.wait() & 0xFF)))
+        await socket.send(terminal.frame(Kind.OUTPUT if stream == OUT else Kind.ERRORS, data))
+    await socket.send(terminal.exit_frame(await session.wait() & 0xFF))
     await socket.close()
 
 

@@ -15,8 +15,8 @@ from kohakuriver.host.services.ssh.people import Workload
 from kohakuriver.host.services.ssh.plain import PlainSocket
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import EngineFailed, NotFound
-from kohakuriver.model.process_frames import STDERR, STDIN, STDOUT, Exited, write_told
 from kohakuriver.model.ssh_api import StartProcess
+from kohakuriver.model.terminal import Kind, exit_frame, frame, split
 from kohakuriver.system.loops import Loops
 from kohakuriver.wire.sockets import LOST, Message, Socket
 from tests.host.auth.house import House, Person, open_house, settings_in
@@ -30,8 +30,8 @@ class LocalProcess(Socket):
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.offers: Sequence[str] = ()
         self.protocol, self.close_code, self.close_reason = "", LOST, ""
-        self.told: list[str] = []
-        self._process, self._open, self._said = process, [STDOUT, STDERR], False
+        self.told: list[Kind] = []
+        self._process, self._open, self._said = process, [Kind.OUTPUT, Kind.ERRORS], False
 
     @property
     def over(self) -> bool:
@@ -44,27 +44,27 @@ class LocalProcess(Socket):
     async def receive(self) -> Message | None:
         while self._open:
             stream = self._open[0]
-            reader = self._process.stdout if stream == STDOUT else self._process.stderr
+            reader = self._process.stdout if stream is Kind.OUTPUT else self._process.stderr
             assert reader is not None
             if data := await reader.read(65536):
-                return stream + data
+                return frame(stream, data)
             self._open.pop(0)
         code = await self._process.wait()
         if self._said:
             return None
         self._said = True
-        return write_told(Exited(code if code >= 0 else 128 - code))
+        return exit_frame(code if code >= 0 else 128 - code)
 
     async def send(self, message: Message) -> None:
-        if isinstance(message, str):
-            self.told.append(message)
-            return
-        assert message[:1] == STDIN and self._process.stdin is not None
-        if message[1:]:
-            self._process.stdin.write(message[1:])
+        kind, data = split(message)
+        assert self._process.stdin is not None
+        if kind is Kind.INPUT:
+            self._process.stdin.write(data)
             await self._process.stdin.drain()
-        else:
+        elif kind is Kind.END_INPUT:
             self._process.stdin.close()
+        else:
+            self.told.append(kind)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         await self.hang_up()

@@ -1,15 +1,16 @@
 """Between an SSH channel and a socket: bytes both ways, no faster than either side listens."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias
 
 import asyncssh
 
-from kohakuriver.model.errors import BadRequest
-from kohakuriver.model.process_frames import STDERR, STDIN, STDOUT, Exited, Resize, Signal, read_told, write_told
-from kohakuriver.wire.sockets import Socket
+from kohakuriver.model import terminal
+from kohakuriver.model.terminal import Kind
+from kohakuriver.wire.sockets import Socket, error_in
 
 CHUNK_BYTES = 256 * 1024
 GONE = (ConnectionResetError, BrokenPipeError, asyncssh.Error)
@@ -82,34 +83,35 @@ async def _to_process(process: Process, socket: Socket) -> None:
             try:
                 data = await process.stdin.read(CHUNK_BYTES)
             except asyncssh.TerminalSizeChanged as now:
-                await socket.send(write_told(Resize(rows=now.height, columns=now.width)))
+                if now.height and now.width:  # else it has no size
+                    await socket.send(terminal.resize_frame(now.height, now.width))
                 continue
             except asyncssh.SignalReceived as asked:
-                await socket.send(write_told(Signal(asked.signal)))
+                await _signal(socket, asked.signal)
                 continue
             except asyncssh.BreakReceived:
-                await socket.send(write_told(Signal("INT")))
+                await _signal(socket, "INT")
                 continue
-            await socket.send(STDIN + data)
             if not data:
-                return
+                return await socket.send(terminal.frame(Kind.END_INPUT))
+            await socket.send(terminal.frame(Kind.INPUT, data))
+
+
+async def _signal(socket: Socket, name: str) -> None:
+    number = getattr(signal, f"SIG{name}", None)
+    if isinstance(number, signal.Signals):  # else it is none that this system knows
+        await socket.send(terminal.frame(Kind.SIGNAL, bytes([number])))
 
 
 async def _from_process(socket: Socket, process: Process) -> None:
-    writers = {STDOUT: process.stdout, STDERR: process.stderr}
     with suppress(*GONE):
         while (message := await socket.receive()) is not None:
-            if isinstance(message, str):
-                return _ended(process, message)
-            writer, data = writers[message[:1]], message[1:]
-            writer.write(data)
+            kind, payload = terminal.split(message)
+            if kind is Kind.EXIT:
+                return process.exit(terminal.read_exit(payload))
+            writer = process.stderr if kind is Kind.ERRORS else process.stdout
+            writer.write(payload)
             await writer.drain()
-    process.stderr.write(b"kohakuriver: the connection to the node broke\r\n")
+    broken = error_in(socket.close_code, socket.close_reason) or "the connection to the node broke"
+    process.stderr.write(f"kohakuriver: {broken}\r\n".encode())
     process.exit(255)
-
-
-def _ended(process: Process, message: str) -> None:
-    told = read_told(message)
-    if not isinstance(told, Exited):
-        raise BadRequest("only an exit comes from a process")
-    process.exit(told.code)

@@ -16,7 +16,7 @@ class Inside(Protocol):
         """A connection from within; bytes both ways, empty bytes end a direction. Raises NotFound when nobody listens."""
 
     async def process(self, workload: Workload, wanted: StartProcess) -> Socket:
-        """A process, spoken with in the frames of `model/process_frames.py`; it ends with the socket."""
+        """A process, spoken with in the frames of `model/terminal.py`, of which it is INPUT, END_INPUT, RESIZE and SIGNAL, and OUTPUT, ERRORS and EXIT back; it ends with the socket."""
 
     async def files(self, workload: Workload, user: str) -> Socket:
         """Its files, by the packets of SFTP version 3."""
