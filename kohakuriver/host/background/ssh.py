@@ -48,6 +48,7 @@ class SshKeeper:
         from kohakuriver.host.services.ssh.people import People
         from kohakuriver.host.services.ssh_proxy import SshProxy
 
+        logging.getLogger("asyncssh").setLevel(logging.WARNING)  # it tells of each packet, and of what people typed
         return SshProxy(
             settings=self.settings,
             people=People(self.auth, self.db),
