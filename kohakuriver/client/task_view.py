@@ -31,6 +31,8 @@ def style_of(task: Task) -> Style:
 
 def wish(task: Task) -> str:
     """What is asked of a task and not true yet, in a word; empty when nothing is."""
+    if task.status is S.STOPPED and task.desired is Desired.KILL:
+        return "deleting"
     if task.status in FINAL or (task.status is S.PAUSED and task.desired is Desired.PAUSE):
         return ""
     return WISHES.get(task.desired, "resuming" if task.status is S.PAUSED else "")

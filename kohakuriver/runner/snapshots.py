@@ -61,11 +61,17 @@ class Snapshots:
         self._told[task_id] = made
         return made
 
-    async def take(self, key: WorkloadKey, announced: Snapshot, held: Held | None = None) -> None:
-        """Take what was announced; raises Conflict when there is no room, EngineFailed, NotFound."""
+    async def take(
+        self, key: WorkloadKey, announced: Snapshot, held: Held | None = None, spare: int | None = None
+    ) -> None:
+        """Take what was announced, and let old ones but `spare` go for it.
+
+        Raises Conflict when there is no room, EngineFailed, NotFound.
+        """
         try:
             async with self._lock(key.task_id):
                 await self._take(key, announced, held)
+                await self._prune(key.task_id, spare)
         except RiverError as failed:
             why = one_line(str(failed))
             log.warning("no snapshot task=%s attempt=%s error=%s", *key, why)
@@ -98,15 +104,24 @@ class Snapshots:
             if held is not None:
                 held.stands_still = False
                 held.ring()
-        for old in to_prune(await self.hands.snapshots(key.task_id), self.settings.max_snapshots_per_vps):
-            await self.hands.delete_snapshot(key.task_id, old.timestamp)
-        await self.hands.sweep(key.task_id)
 
-    async def save_if_changed(self, key: WorkloadKey) -> None:
-        """An automatic one, unless the last one shows all that there is; raises as `take` does."""
+    async def _prune(self, task_id: int, spare: int | None) -> None:
+        for old in to_prune(await self.hands.snapshots(task_id), self.settings.max_snapshots_per_vps):
+            if old.timestamp != spare:
+                await self.hands.delete_snapshot(task_id, old.timestamp)
+        await self.hands.sweep(task_id)
+
+    async def none_under_way(self, task_id: int) -> None:
+        """Return when no snapshot of a VPS is being taken: until then it must not be thawed."""
+        async with self._lock(task_id):
+            pass
+
+    async def save_if_changed(self, key: WorkloadKey, spare: int | None = None) -> None:
+        """An automatic one, unless the last one shows all that there is; `spare` and errors are those of `take`."""
+        await self.none_under_way(key.task_id)
         saved = await self.hands.snapshots(key.task_id)
         if not saved or await self.hands.changed_since(key, saved[-1].began_at):
-            await self.take(key, await self.announce(key.task_id, "", automatic=True))
+            await self.take(key, await self.announce(key.task_id, "", automatic=True), spare=spare)
 
     async def image_for(self, key: WorkloadKey, restore: int | None) -> str:
         """The image from which an attempt goes on; whatever the container before it holds is saved first.
@@ -116,7 +131,7 @@ class Snapshots:
         for before in await self.hands.containers(key.task_id):
             if before.key.attempt < key.attempt:
                 await self._end(before.key)
-                await self.save_if_changed(before.key)
+                await self.save_if_changed(before.key, spare=restore)
         saved = {each.timestamp: each.image for each in await self.hands.snapshots(key.task_id)}
         if restore is not None and restore not in saved:
             raise NotFound(f"VPS {key.task_id} has no snapshot {restore}")

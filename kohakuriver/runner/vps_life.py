@@ -26,6 +26,7 @@ class VpsLife(Life):
 
     async def _look(self) -> Observed:
         """The same, and when nobody can come in because Docker does not know that it runs, it is started anew."""
+        await self.bench.snapshots.none_under_way(self.held.key.task_id)
         seen = await Life._look(self)
         if seen.phase is Phase.RUNNING and not self.held.unwanted and await self._is_adrift():
             ran_seconds = self._now() - (seen.started_at or self._now())

@@ -118,6 +118,14 @@ def test_waiting_ends_when_it_is_true(host: MadeUpHost, river: River) -> None:
     assert host.requests(api.VPS_RESTART)[0].snapshot == 1764100000
 
 
+def test_a_delete_waits_until_the_node_has_taken_everything_away(host: MadeUpHost, river: River) -> None:
+    host.answer(api.VPS_DELETE, vps(status=S.STOPPED, desired=Desired.KILL))
+    assert river("vps", "delete", "box").out == f"{FIRST}  stopped (deleting)\n"
+    host.in_turn(api.VPS_SHOW, vps(status=S.STOPPED, desired=Desired.KILL), vps(status=S.KILLED))
+    told = river("vps", "delete", "--wait", "box")
+    assert (told.code, told.out) == (0, f"{FIRST}  killed\n")
+
+
 def test_create_waits_until_it_runs_or_cannot(host: MadeUpHost, river: River) -> None:
     host.in_turn(api.VPS_SHOW, vps(status=S.ASSIGNING), vps())
     assert river("vps", "create", "--wait").code == 0

@@ -1,15 +1,18 @@
 """A VPS on its node: it goes on until it is stopped, stays when it is, and goes on from what it was."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Conflict, EngineFailed
 from kohakuriver.model.node import Gpu
 from kohakuriver.model.report import State
 from kohakuriver.model.runner_api import TaskRef
-from kohakuriver.model.runner_vps_api import DELETE_VPS
+from kohakuriver.model.runner_vps_api import DELETE_VPS, SNAPSHOTS, TAKE_SNAPSHOT
+from kohakuriver.model.vps import SnapshotState, TakeSnapshot
 from kohakuriver.runner.snapshots import to_prune
 from kohakuriver.runner.use import Reading, is_busy
 from kohakuriver.system.engine import Exit, Phase, Saved
@@ -263,5 +266,62 @@ def test_a_vps_that_runs_without_its_engine_knowing_is_started_anew(tmp_path: Pa
         await stage.until(lambda: stage.node.executions[key()] == 2, pass_seconds=0.5)
         assert not workload(stage).adrift and files(stage, 1) == {"notes": "one"}
         assert stage.host.told[key()].state is State.RUNNING
+
+    play(tmp_path, script)
+
+
+def test_a_stop_waits_until_a_snapshot_is_whole(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await running(stage)
+        stage.engine.faults.delay_seconds["take"] = 30.0
+        taken = await stage.call(TAKE_SNAPSHOT, TakeSnapshot(task_id=Snowflake(1), message="mine"))
+        await stage.stop_vps()
+        await stage.clock.advance(20)
+        await asyncio.sleep(0.05)
+        assert workload(stage).phase is Phase.RUNNING, "nobody ends, or thaws, what is being saved"
+        with pytest.raises(Conflict, match="being taken already"):
+            await stage.call(TAKE_SNAPSHOT, TakeSnapshot(task_id=Snowflake(1)))
+        await stage.told("ended", pass_seconds=0.5)
+        assert [saved.automatic for saved in stage.node.snapshots[1]] == [False]
+        (listed,) = await stage.call(SNAPSHOTS, DELETE)
+        assert (listed.timestamp, listed.message, listed.state) == (taken.timestamp, "mine", SnapshotState.READY)
+
+    play(tmp_path, script)
+
+
+def test_a_snapshot_that_cannot_be_taken_is_told_by_the_list(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await running(stage)
+        stage.node.lacks_room = "there is no room"
+        await stage.call(TAKE_SNAPSHOT, TakeSnapshot(task_id=Snowflake(1)))
+
+        async def listed() -> tuple[SnapshotState, str | None]:
+            (only,) = await stage.call(SNAPSHOTS, DELETE)
+            return only.state, only.error
+
+        while (await listed())[0] is SnapshotState.TAKING:
+            await asyncio.sleep(0.01)
+        assert await listed() == (SnapshotState.FAILED, "there is no room")
+        stage.node.lacks_room = ""
+        await stage.call(TAKE_SNAPSHOT, TakeSnapshot(task_id=Snowflake(1)))
+        while (await listed())[0] is SnapshotState.TAKING:
+            await asyncio.sleep(0.01)
+        assert await listed() == (SnapshotState.READY, None)
+
+    play(tmp_path, script)
+
+
+def test_a_snapshot_that_was_chosen_makes_no_room_for_what_is_saved_before(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        (await running(stage)).write("notes", "first")
+        await stopped(stage)
+        oldest = stage.node.snapshots[1][0].timestamp
+        for attempt in (2, 3):
+            await stage.clock.advance(5)
+            (await running(stage, attempt)).write("notes", str(attempt))
+            await stopped(stage, attempt)
+        workload(stage, 3).write("notes", "written since")
+        await running(stage, 4, restore=oldest)
+        assert files(stage, 4) == {"notes": "first"}
 
     play(tmp_path, script)
