@@ -206,6 +206,7 @@ class Session:
         for listener in self._listeners():
             listener.leave()
         self.output.confirm(self.output.head)
+        self.typed.put(Leave())
         with suppress(RiverError):
             await self.process.close()
 

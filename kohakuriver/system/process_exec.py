@@ -113,6 +113,7 @@ class ProcessExec:
         self._leader = process_calls.identity(child.pid)
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[int] = self._loop.create_future()
+        self._waits: set[asyncio.Future[None]] = set()
         self._watched = [self._watch(child.pid, self._child_ended), self._watch(main[0], self._workload_ended)]
         self._tty = ends.theirs[0] == ends.theirs[1]
 
@@ -161,6 +162,8 @@ class ProcessExec:
             self._loop.remove_writer(descriptor)
             os.close(descriptor)
         self._ends.ours.clear()
+        for ready in self._waits:
+            _settle(ready)
         await hang_up(self._leader)
         await self.wait()
         for handle in self._watched:
@@ -174,23 +177,31 @@ class ProcessExec:
         if descriptor not in self._ends.ours:
             os.close(descriptor)
 
+    def _wait_for_descriptors(self) -> "asyncio.Future[None]":
+        """A future that also comes true when all are closed."""
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._waits.add(ready)
+        return ready
+
     async def _readable(self) -> None:
         waiting = list(self._ends.outputs.values())
-        ready = self._loop.create_future()
+        ready = self._wait_for_descriptors()
         for descriptor in waiting:
             self._loop.add_reader(descriptor, _settle, ready)
         try:
             await ready
         finally:
+            self._waits.discard(ready)
             for descriptor in waiting:
                 self._loop.remove_reader(descriptor)
 
     async def _writable(self, descriptor: int) -> None:
-        ready = self._loop.create_future()
+        ready = self._wait_for_descriptors()
         self._loop.add_writer(descriptor, _settle, ready)
         try:
             await ready
         finally:
+            self._waits.discard(ready)
             self._loop.remove_writer(descriptor)
 
     # ---- ends

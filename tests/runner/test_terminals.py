@@ -211,6 +211,7 @@ def test_a_session_that_is_left_ends_at_once(tmp_path: Path) -> None:
 
 def test_a_session_is_held_by_one_connection_the_newest(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
+        tasks = len(asyncio.all_tasks())
         first = await begin(stage, "cat", tty=False)
         await first.hear()
         second = await begin(stage, session=first.session)
@@ -220,6 +221,8 @@ def test_a_session_is_held_by_one_connection_the_newest(tmp_path: Path) -> None:
         await second.type(b"still here")
         await second.until(b"still here")
         assert sessions(stage) == 1
+        await second.socket.close()
+        await settled(lambda: sessions(stage) == 0 and len(asyncio.all_tasks()) <= tasks)
 
     on_stage(tmp_path, script)
 

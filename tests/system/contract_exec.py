@@ -126,6 +126,14 @@ class ExecContract:
         play(self, rig)
 
     @with_engine
+    async def test_who_reads_when_it_is_closed_is_told_that_this_was_all(self, rig: Rig, engine: Engine) -> None:
+        session = await started(rig, engine, "cat")
+        reading = asyncio.create_task(session.read())
+        await asyncio.sleep(0.1)
+        await session.close()
+        assert await reading is None
+
+    @with_engine
     async def test_it_ends_with_its_workload(self, rig: Rig, engine: Engine) -> None:
         spec = rig.spec("sleep", "60")
         await launch(engine, spec)
