@@ -68,19 +68,19 @@ def _with(record: Record, event: bytes, words: list[bytes]) -> Record:
     return record
 
 
-def together(seen: Observed, record: Record) -> Observed:
+def together(seen: Observed, record: Record | None) -> Observed:
     """What is true of a container of which Docker says `seen`.
 
     A daemon that is killed forgets what it was about to write down: that it started a container, how one ended. The
-    record is right wherever it speaks. Where its writer was killed too, Docker's word counts, unless it is the exit
-    code that Docker makes up; then the code is lost.
+    record is right wherever it speaks. Where there is none, or its writer was killed too, Docker's word counts, unless
+    it is the exit code that Docker makes up; then the code is lost. Of a VPS Docker must have noticed the end, because
+    only then it gives out its files.
     """
-    began_at = record.began_at or record.claimed_at
+    record = record or Record(is_claimed=seen.phase is not Phase.CREATED)
+    began_at = record.began_at or record.claimed_at or seen.started_at
     if record.ended_at is not None:
         if seen.is_vps and seen.phase is Phase.RUNNING:
-            return replace(
-                seen, started_at=began_at
-            )  # Docker is about to notice: until then it does not give its files
+            return replace(seen, started_at=began_at)
         return replace(seen, phase=Phase.EXITED, exit=record.exit, started_at=began_at, finished_at=record.ended_at)
     if record.is_again:
         return seen

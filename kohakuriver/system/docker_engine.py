@@ -170,10 +170,7 @@ class DockerEngine:
             if record is None or record.is_claimed:
                 raise
             return Observed(key, Phase.CREATED)  # who made it anew was cut off in the middle
-        if record is None:
-            return seen
-        record = await self._look(key) or record  # what Docker saw is older than what we look at then
-        return together(seen, record)
+        return together(seen, await self._look(key))  # what Docker saw is older than what we look at now
 
     async def observe_all(self) -> list[Observed]:
         """Look at all of ours; raises EngineFailed."""
@@ -284,7 +281,7 @@ class DockerEngine:
             seen = await self._containers.observe(listed.key)
         except NotFound:
             return None
-        return seen if record is None else together(seen, record)
+        return together(seen, record)
 
     async def _look(self, key: WorkloadKey) -> Record | None:
         return await self._client.run(Pool.FILES, lambda: self._records.look(key))
@@ -310,6 +307,7 @@ class DockerEngine:
             self._events.changes.tell(key)
 
     async def _tell_of_all(self) -> None:
-        """Docker was away: anything may have changed."""
+        """Docker was away: anything may have changed, and it may have forgotten whatever it was about."""
+        self._well_started.clear()
         for seen in await self._containers.list():
             self._events.changes.tell(seen.key)

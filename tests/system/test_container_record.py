@@ -95,3 +95,10 @@ def test_a_vps_ends_when_docker_knows_because_only_then_its_files_can_be_had() -
 def test_what_may_run_again_stands_as_docker_says() -> None:
     says = docker_says(Phase.EXITED, 3)
     assert together(says, parse(AGAIN, 0)) == says
+
+
+def test_without_a_record_docker_is_believed_but_for_the_code_that_it_makes_up() -> None:
+    assert together(docker_says(Phase.CREATED), None).phase is Phase.CREATED
+    assert together(docker_says(Phase.RUNNING), None).phase is Phase.RUNNING
+    assert together(docker_says(Phase.EXITED, 3), None).exit == Exit(3)
+    assert together(docker_says(Phase.EXITED, 255), None).exit == Exit(None)

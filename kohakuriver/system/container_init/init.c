@@ -76,7 +76,7 @@ static void claim(const char *path)
     ssize_t size = read(record, before, sizeof before);
     if (size != 0 && (size != sizeof AGAIN - 1 || memcmp(before, AGAIN, sizeof AGAIN - 1)))
         _exit(NOT_OURS_TO_RUN);
-    if (!put_down("claimed", ""))
+    if (!put_down("claimed", "") || fdatasync(record)) /* a machine that loses its power does not run it again either */
         _exit(NOT_OURS_TO_RUN);
 }
 
