@@ -271,9 +271,9 @@ def _start_loops(host: Host) -> None:
     host.loops.start("dispatch", host.dispatch.step, DISPATCH_INTERVAL_SECONDS, host.dispatch.wake)
     host.loops.start("health", check.step, host.settings.cleanup_check_interval_seconds)
     host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
+    gangs = GangKeeper(host.db, host.clock, host.dispatch.wake)
+    host.loops.start("gangs", gangs.step, GANGS_INTERVAL_SECONDS)
     if host.overlay.enabled:
-        gangs = GangKeeper(host.db, host.clock, host.dispatch.wake)
-        host.loops.start("gangs", gangs.step, GANGS_INTERVAL_SECONDS)
         host.loops.start("overlay", host.overlay.step, OVERLAY_INTERVAL_SECONDS, host.overlay.wake)
         host.loops.run("network changes", lambda: ring_on_changes(host.overlay.wake, host.clock))
         reservations = ReservationExpiry(host.db, host.clock)

@@ -18,6 +18,7 @@ from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, M
 log = logging.getLogger(__name__)
 ENGINE_PATIENCE_SECONDS = 15.0  # a daemon that restarts is waited for; one that is gone is not
 AGAIN_SECONDS = 0.25
+NETWORK_TRIES = 100  # the overlay may be just about to be made
 
 
 @dataclass(slots=True)
@@ -165,7 +166,9 @@ def _remove_if_empty(directory: Path) -> None:
 async def _await_network(work: Work) -> None:
     overlay = work.bench.overlay
     if work.spec.address and not overlay.ready:
-        raise EngineFailed(f"the overlay cannot be used here: {overlay.trouble or 'not yet'}", retry_elsewhere=True)
+        raise EngineFailed(
+            f"the overlay cannot be used here: {overlay.trouble or 'it is being made'}", retry_elsewhere=True
+        )
 
 
 async def _create(work: Work) -> None:
@@ -230,7 +233,7 @@ STEPS = (
     Step("files", _bring_files),
     Step("image", _get_image, tries=1),
     Step("directories", _make_directories, undo=_remove_directories),
-    Step("network", _await_network),
+    Step("network", _await_network, tries=NETWORK_TRIES),
     Step("container", _create, undo=_remove),
     Step("start", _start, undo=_unmark),
 )

@@ -16,6 +16,7 @@ from tests.bench import (
     environments,
     files,
     heartbeats,
+    overlay,
     placement,
     sockets,
     ssh,
@@ -34,6 +35,7 @@ GROUPS: dict[str, Callable[[Path, Path], Iterator[Figure]]] = {
     "files": files.figures,
     "sockets": sockets.figures,
     "ssh": ssh.figures,
+    "overlay": overlay.figures,
 }
 
 

@@ -313,7 +313,7 @@ async def test_a_task_takes_another_address_on_another_node(house: House) -> Non
     assert first == await house.place(1, "n1")
     second = await house.place(1, "n22")
     assert first and second and first != second and not await house.holds(first)
-    await house.overlay.take_news("n1", OverlayNews(ready=False))
+    await house.overlay.take_news("n1", OverlayNews(trouble="no root"))
     assert await house.place(1, "n1") is None
 
 

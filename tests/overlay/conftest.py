@@ -30,3 +30,11 @@ def network(bed: dict[str, Machine], topology: str) -> Iterator[OverlayCluster]:
     with running(bed, KOHAKURIVER_OVERLAY_TOPOLOGY=topology) as cluster:
         yield cluster
         cluster.tidy()
+
+
+@pytest.fixture(scope="module")
+def cluster(bed: dict[str, Machine]) -> Iterator[OverlayCluster]:
+    """A cluster with a ready overlay through the host."""
+    with running(bed) as made:
+        yield made
+        made.tidy()

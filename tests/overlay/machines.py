@@ -34,11 +34,20 @@ class Machine:
     keeper: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keeper = subprocess.Popen([*inside(self.directory), "sleep", "infinity"])
+        self.keeper = subprocess.Popen(
+            [*inside(self.directory), "sh", "-c", "echo; exec sleep infinity"], stdout=subprocess.PIPE
+        )
+        assert self.keeper.stdout is not None
+        self.keeper.stdout.read(1)  # it is there, and no longer in the network of this machine
 
     @property
     def name(self) -> str:
         return self.directory.name
+
+    @property
+    def inside(self) -> list[str]:
+        """How a command line begins that is to run there."""
+        return inside(self.directory)
 
     def run(self, command: str, seconds: float = 60.0) -> str:
         """What a shell command says there, whether it ends well or not."""
@@ -86,7 +95,7 @@ class Machine:
     def close(self) -> None:
         """End the daemon and whatever else is there, and take the network away."""
         self.keeper.kill()
-        self.keeper.wait()
+        self.keeper.communicate()
         if self.daemon is not None:
             self.daemon.stop()
         unmount_below(self.directory)
@@ -176,7 +185,7 @@ def _machine(directory: Path, address: str, has_docker: bool) -> Machine:
 
 
 def _plug_in(wire: Machine, machine: Machine, number: int) -> None:
-    plug = f"ip link add plug{number} type veth peer name eth0 netns {machine.keeper.pid}"
+    plug = f"ip link add plug{number} type veth peer name eth0 netns {machine.directory / 'net'}"
     run_quietly([*inside(wire.directory), "sh", "-c", f"{plug} && ip link set plug{number} master wire up"])
     run_quietly(
         [*inside(machine.directory), "sh", "-c", f"ip addr add {machine.address}/24 dev eth0 && ip link set eth0 up"]

@@ -1,12 +1,10 @@
 """Tasks over several nodes, addresses held for them, and machines that move, forget or stand in the way."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.overlay.cluster import OverlayCluster, running, wait_for
-from tests.overlay.machines import Machine
+from tests.overlay.cluster import OverlayCluster, wait_for
 
 pytestmark = pytest.mark.docker
 TALK = """
@@ -14,14 +12,6 @@ echo "$KOHAKURIVER_RANK of $KOHAKURIVER_WORLD_SIZE $KOHAKURIVER_IP $MASTER_ADDR 
 if [ "$KOHAKURIVER_RANK" = 0 ]; then echo hello from rank 0 | nc -l -p "$MASTER_PORT"
 else until nc -w 5 rank-0 "$MASTER_PORT" </dev/null | grep hello; do sleep 0.2; done; fi
 """
-
-
-@pytest.fixture(scope="module")
-def cluster(bed: dict[str, Machine]) -> Iterator[OverlayCluster]:
-    """A cluster with a ready overlay through the host."""
-    with running(bed) as made:
-        yield made
-        made.tidy()
 
 
 def test_tasks_over_two_nodes_know_and_reach_each_other(cluster: OverlayCluster) -> None:

@@ -40,7 +40,7 @@ class IPReservationManager:
     def reserve(self, tx: sqlite3.Connection, owner: str, asked: Reserve, now: float) -> tuple[Claim, str]:
         """Hold an address for somebody; what his token says, and the token. Raises Conflict, NotFound, TooMany."""
         number, address = self._choose(tx, asked)
-        if len(rows.reservations(tx, owner)) >= MOST_OF_ONE_PERSON:
+        if rows.count_reserved(tx, owner) >= MOST_OF_ONE_PERSON:
             raise TooMany(f"you hold {MOST_OF_ONE_PERSON} addresses, which is as many as anybody may")
         expires_at = int(now) + asked.ttl_seconds
         rows.take(tx, AddressRow(int(address), number, owner, True, None, expires_at))

@@ -89,8 +89,15 @@ def of_task(tx: sqlite3.Connection, task_id: Snowflake) -> AddressRow | None:
 
 def reservations(tx: sqlite3.Connection, owner: str | None) -> list[AddressRow]:
     """Addresses that were reserved, by everybody or by one person."""
-    query = f"SELECT {ADDRESS} FROM overlay_addresses WHERE is_reserved AND (? IS NULL OR owner = ?) ORDER BY address"
-    return [_address(row) for row in tx.execute(query, (owner, owner))]
+    whose = "" if owner is None else "AND owner = ?"
+    query = f"SELECT {ADDRESS} FROM overlay_addresses WHERE is_reserved {whose} ORDER BY address"
+    return [_address(row) for row in tx.execute(query, () if owner is None else (owner,))]
+
+
+def count_reserved(tx: sqlite3.Connection, owner: str) -> int:
+    """How many addresses somebody has reserved."""
+    query = "SELECT count(*) FROM overlay_addresses WHERE is_reserved AND owner = ?"
+    return int(tx.execute(query, (owner,)).fetchone()[0])
 
 
 def take(tx: sqlite3.Connection, row: AddressRow) -> None:

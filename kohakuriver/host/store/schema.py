@@ -221,6 +221,7 @@ MIGRATIONS = (
         task_id INTEGER REFERENCES tasks(task_id),
         expires_at INTEGER);
     CREATE INDEX overlay_addresses_by_runner ON overlay_addresses(number);
+    CREATE INDEX overlay_addresses_by_owner ON overlay_addresses(owner) WHERE is_reserved;
     CREATE UNIQUE INDEX overlay_addresses_by_task ON overlay_addresses(task_id) WHERE task_id IS NOT NULL;
     CREATE INDEX overlay_addresses_expiring ON overlay_addresses(expires_at) WHERE expires_at IS NOT NULL;
     CREATE TRIGGER overlay_addresses_end_with_the_task AFTER UPDATE OF status ON tasks

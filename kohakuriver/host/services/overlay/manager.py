@@ -123,9 +123,12 @@ class OverlayNetworkManager:
         return part if digest_of(part) != news.has else None
 
     def is_ready(self, hostname: str) -> bool:
-        """Whether containers there can have addresses in the overlay."""
+        """Whether containers there can have addresses in the overlay; yes while the runner has not said otherwise.
+
+        A runner whose part is not made yet lets them wait.
+        """
         news = self.news.get(hostname)
-        return self.enabled and hostname in self.allocations and news is not None and news.ready
+        return self.enabled and hostname in self.allocations and (news is None or not news.trouble)
 
     def number_of(self, hostname: str) -> int:
         """Which part a runner has; raises NotFound."""
