@@ -56,6 +56,16 @@ def pack(rig: Rig) -> str:
     return str(rig.ask("GET", "/api/docker/tarballs")[0]["stem"])
 
 
+def drop(rig: Rig, daemon: Daemon) -> None:
+    """Have the image of the environment on no node; a container that was made of it may take a moment to go."""
+
+    def is_gone() -> bool:
+        daemon.cli("rmi", LAB)
+        return daemon.cli("image", "inspect", LAB).returncode != 0
+
+    rig.until(is_gone)
+
+
 def label(daemon: Daemon) -> str:
     """Which tarball the image on the nodes came in; empty when it is not there."""
     return daemon.cli("image", "inspect", "-f", f'{{{{index .Config.Labels "{TARBALL_LABEL}"}}}}', LAB).stdout.strip()
@@ -68,7 +78,7 @@ def test_an_environment_runs_on_nodes_with_shared_storage_and_without(lab: Rig, 
     told = subprocess.run(["sha256sum", "-c", f"{stem}.tar.sha256"], cwd=folder, capture_output=True, check=False)
     assert told.returncode == 0, told
     for node in NODES:
-        docker_daemon.cli("rmi", LAB)  # host and nodes have one daemon here
+        drop(lab, docker_daemon)  # host and nodes have one daemon here
         task = lab.run("cat", "/made", container_name="lab", targets=[node])
         assert (task["status"], lab.output(task["task_id"])) == ("completed", b"prepared\n"), task
         assert task["image_digest"].startswith("sha256:") and label(docker_daemon) == stem
@@ -91,7 +101,7 @@ def test_whoever_is_killed_in_the_middle_of_a_sync_the_task_runs_in_the_end(
     lab: Rig, docker_daemon: Daemon, part: str
 ) -> None:
     stem = pack(lab)
-    docker_daemon.cli("rmi", LAB)
+    drop(lab, docker_daemon)
     node = WITH_STORAGE if part == WITH_STORAGE else WITHOUT
     killed = lab.host if part == "host" else lab.runners[part]
     task_id = lab.begin("cat", "/made", container_name="lab", targets=[node])
@@ -145,7 +155,7 @@ def test_a_person_does_it_all_by_commands(cluster: Rig, docker_daemon: Daemon, c
         assert "exited" in said("env", "stop", "lab") and "running" in said("env", "start", "lab")
         stem = said("tarball", "create", "lab").split()[2]
         assert stem in said("tarball", "list") and stem in said("env", "list")
-        docker_daemon.cli("rmi", LAB)
+        drop(cluster, docker_daemon)
         assert said("sync", "lab", "--node", WITHOUT).count("present") == 1
         assert LAB in said("images", "--node", WITHOUT)
         said("tarball", "get", "lab", "-o", str(tmp_path / "lab.tar"))
