@@ -255,8 +255,12 @@ def tar_entry(
 
 
 def end_leftovers(directory: Path) -> None:
-    """Kill whatever still names this directory on its command line: shims, containerd, network helpers."""
-    for pid in sorted(processes_naming(directory)):
+    """Kill what still names this directory on its command line (shims, containerd, network helpers), and its children.
+
+    The first process of a container is such a child: it outlives its shim.
+    """
+    named = processes_naming(directory)
+    for pid in sorted(named | children_of(named)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + STOP_SECONDS
@@ -271,6 +275,14 @@ def processes_naming(directory: Path) -> set[int]:
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and int(entry.name) != os.getpid() and word in command_line(entry)
     }
+
+
+def children_of(parents: set[int]) -> set[int]:
+    found = set()
+    for parent in parents:
+        with suppress(OSError):
+            found |= set(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+    return found
 
 
 def command_line(process: Path) -> bytes:
