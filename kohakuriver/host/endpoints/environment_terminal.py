@@ -11,14 +11,14 @@ from kohakuriver.model import codec, docker_api
 from kohakuriver.model import terminal as frames
 from kohakuriver.model.access import Caller
 from kohakuriver.model.docker_api import OpenShell
-from kohakuriver.model.errors import BadRequest, NotFound
+from kohakuriver.model.errors import NotFound
 from kohakuriver.model.stream_api import StartTerminal, TerminalOpened
 from kohakuriver.model.terminal import EndInput, Input, Kind, Leave, Resize, Said, Signal
 from kohakuriver.system.engine_exec import ERR, ExecSession, ExecSpec
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.sockets import Socket
+from kohakuriver.wire.terminals import start_of
 
-START_SECONDS = 10.0
 FRAME_BYTES = 128 * 1024
 DEFAULT_TERM = "xterm-256color"
 # The container of an environment has a shell, or it would not run.
@@ -91,7 +91,7 @@ async def terminal(host: Host, caller: Caller, asked: OpenShell, socket: Socket)
     in_bytes = frames.BYTES in socket.offers
     if in_bytes:
         await socket.open(frames.BYTES)
-        start = await _first(socket)
+        start = await start_of(socket)
     if start.session or start.watch:
         raise NotFound("the session has ended")  # it ended with its connection
     process = await host.environments.run(asked.name, _spec(start))
@@ -114,20 +114,6 @@ def _spec(start: StartTerminal) -> ExecSpec:
         rows=start.rows,
         columns=start.columns,
     )
-
-
-async def _first(socket: Socket) -> StartTerminal:
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            message = await socket.receive()
-    except TimeoutError:
-        raise BadRequest("frame: START did not come in time") from None
-    if message is None:
-        raise ConnectionResetError("nobody is there any more")
-    kind, payload = frames.split(message)
-    if kind is not Kind.START:
-        raise BadRequest("frame: the first one must be START")
-    return codec.decode(StartTerminal, codec.loads(payload))
 
 
 CHANNELS = [on_channel(docker_api.ENV_TERMINAL, terminal)]

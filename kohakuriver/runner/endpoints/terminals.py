@@ -8,7 +8,7 @@ from typing import Protocol
 from kohakuriver.model import codec, stream_api
 from kohakuriver.model import terminal as frames
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed, NotFound, RiverError
+from kohakuriver.model.errors import Conflict, NotAllowed, NotFound, RiverError
 from kohakuriver.model.stream_api import RunnerTerminal, StartTerminal, TerminalOpened
 from kohakuriver.model.terminal import Kind, Leave, Received, Said, Signal
 from kohakuriver.runner.attempt import Held
@@ -17,8 +17,8 @@ from kohakuriver.runner.terminal_session import Chunk, Listener, Session
 from kohakuriver.system.engine_exec import ERR
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.sockets import LOGIN_ENDED, NORMAL, Message, Socket, closing_of
+from kohakuriver.wire.terminals import start_of
 
-START_SECONDS = 10.0
 TAKEN_STRIDE_BYTES = 16 * 1024
 SENT_AWAY = "the session was ended, or taken up elsewhere"
 
@@ -191,7 +191,7 @@ async def terminal(runner: Runner, caller: Caller, asked: RunnerTerminal, socket
     )
     if frames.BYTES in socket.offers:
         await socket.open(frames.BYTES)
-        start, speech = await _first(socket), InBytes(socket)
+        start, speech = await start_of(socket), InBytes(socket)
     session = await _session(runner, held, asked, start)
     listener = session.watch() if start.watch else session.hold(start.received)
     attached = Attached(session, listener, speech, socket, start.watch)
@@ -212,20 +212,6 @@ async def _session(runner: Runner, held: Held, asked: RunnerTerminal, start: Sta
     if start.session:
         return runner.terminals.find(held.key, start.session, asked.user)
     return await runner.terminals.begin(held, asked.user, start)
-
-
-async def _first(socket: Socket) -> StartTerminal:
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            message = await socket.receive()
-    except TimeoutError:
-        raise BadRequest("frame: START did not come in time") from None
-    if message is None:
-        raise ConnectionResetError("nobody is there any more")
-    kind, payload = frames.split(message)
-    if kind is not Kind.START:
-        raise BadRequest("frame: the first one must be START")
-    return codec.decode(StartTerminal, codec.loads(payload))
 
 
 CHANNELS = [on_channel(stream_api.TERMINAL_AT_RUNNER, terminal)]
