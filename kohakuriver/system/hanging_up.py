@@ -4,11 +4,13 @@ It is done as a terminal that is closed does it: whoever asked not to be hung up
 """
 
 import asyncio
+import logging
 import os
 import signal
 
 from kohakuriver.system import process_calls
 
+log = logging.getLogger(__name__)
 GRACE_SECONDS, LOOK_SECONDS = 2.0, 0.05
 MARK = "KOHAKURIVER_EXEC"  # the variable by which such a process is known: whose it is
 
@@ -35,8 +37,12 @@ def _signal(leader: list[int], *numbers: int) -> bool:
     """Send the signals to the whole session; False when its leader is gone."""
     if not process_calls.is_alive(leader):
         return False
-    for number in numbers:
-        process_calls.signal_all(lambda: process_calls.session_members(leader[0]), number)
+    try:
+        for number in numbers:
+            process_calls.signal_all(lambda: process_calls.session_members(leader[0]), number)
+    except PermissionError:
+        log.warning("a process that was started in a workload goes on, for this program is not root pid=%d", leader[0])
+        return False
     return True
 
 
