@@ -20,6 +20,7 @@ PAGES = [
     "environments",
     "files",
     "operations",
+    "overlay",
     "ssh",
     "terminals",
     "vps",
