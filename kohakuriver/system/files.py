@@ -38,18 +38,24 @@ class Files:
         """Begin nothing new."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+    async def run(
+        self,
+        work: Callable[[], T],
+        stop: Callable[[], None] = lambda: None,
+        undo: Callable[[T], object] = lambda result: None,
+    ) -> T:
         """The result of blocking work.
 
         A thread cannot be cancelled: when nobody wants the result any more it is asked to `stop`, and its end is waited
-        for, so that nothing is taken away under its hands.
+        for, so that nothing is taken away under its hands. `undo` lets go of a result that nobody takes.
         """
         doing = self.begin(work)
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
             stop()
-            await asyncio.wait([doing])
+            doing.add_done_callback(lambda done: done.cancelled() or done.exception() or undo(done.result()))
+            await _end_of(doing)
             raise
 
     def begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
@@ -96,7 +102,8 @@ class Files:
     async def pack(self, root: Root, asked: f.AtPath) -> "Packing":
         """The tar of a directory; the first piece is read when this returns, so that a refusal can still be one."""
         pieces = pack(root, asked.path)
-        return Packing(self, await self.run(lambda: next(pieces)), pieces)
+        first = await self.run(lambda: next(pieces), undo=lambda first: pieces.close())
+        return Packing(self, first, pieces)
 
     # ---- bytes in
 
@@ -105,7 +112,8 @@ class Files:
         part, offset = (asked.part or "", asked.offset) if isinstance(asked, f.UploadFile) else ("", 0)
         if offset and not part:
             raise BadRequest("offset: needs the part that it is in")
-        writing = await self.run(lambda: Writing.begin(root, asked.path, asked.mode, part, offset))
+        begin = partial(Writing.begin, root, asked.path, asked.mode, part, offset)
+        writing = await self.run(begin, undo=Writing.abandon)
         try:
             await self._write_all(writing, body)
             await self.run(writing.finish)
@@ -123,7 +131,7 @@ class Files:
                 under_way = self.begin(partial(writing.write, piece))
         finally:
             if under_way is not None:
-                await asyncio.wait([under_way])
+                await _end_of(under_way)
         if under_way is not None:
             under_way.result()
 
@@ -146,7 +154,7 @@ class Reading:
     @classmethod
     async def of(cls, files: Files, root: Root, path: str, offset: int, length: int) -> "Reading":
         """What there is of `length` bytes from `offset`; raises NotFound, Conflict for what is no file."""
-        descriptor = await files.run(lambda: root.open_file(path))
+        descriptor = await files.run(lambda: root.open_file(path), undo=os.close)
         status = os.fstat(descriptor)
         start = min(offset, status.st_size)
         return cls(files, descriptor, (start, min(status.st_size, start + length)), status)
@@ -179,13 +187,19 @@ class Reading:
         return self._coming
 
     async def close(self) -> None:
-        """Let go of the file."""
-        if self._coming is not None:
-            await asyncio.wait([self._coming])
-            self._coming.exception()
+        """Let go of the file; it waits for nothing, so that nothing can come between."""
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            await self._files.run(lambda: os.close(descriptor))
+        if descriptor < 0:
+            return
+        if self._coming is None:
+            return os.close(descriptor)
+
+        def close(done: "asyncio.Future[bytes]") -> None:
+            os.close(descriptor)
+            if not done.cancelled():
+                done.exception()  # nobody asks any more
+
+        self._coming.add_done_callback(close)
 
 
 class Packing:
@@ -244,6 +258,18 @@ class _Source:
 
     async def _next(self) -> bytes:
         return await anext(self._pieces, b"")
+
+
+async def _end_of(doing: "asyncio.Future[T]") -> None:
+    """Return when a thread is done, however often one is cancelled meanwhile."""
+    cancelled = False
+    while not doing.done():
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def _gathered(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

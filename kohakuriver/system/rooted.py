@@ -151,6 +151,10 @@ class Root:
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def __del__(self) -> None:
+        """Nobody may have taken it: whoever waited for it was cancelled."""
+        self.close()
+
     def __enter__(self) -> Self:
         return self
 

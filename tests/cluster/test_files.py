@@ -275,3 +275,33 @@ def test_a_stopped_workspace_is_read_and_written_and_starts_with_what_was_writte
             cluster.ask("POST", f"/api/vps/{vps}/stop")
         cluster.until(lambda: cluster.task(vps)["status"] in FINAL)
         cluster.ask("DELETE", f"/api/vps/{vps}")
+
+
+@on(FAKE_KIND)
+def test_transfers_that_break_off_leave_no_descriptor_behind(cluster: Cluster) -> None:
+    """Host and runner are in this process."""
+    task_id = begun(cluster)
+    put(cluster, task_id, "write", bytes(4_000_000), path="/tmp/f")
+
+    def descriptors() -> set[str]:
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        return {each for each in found if "/tmp" in each}
+
+    before = descriptors()
+    for turn in range(150):
+        with connection(cluster) as made:
+            if turn % 3 == 0:
+                made.request("GET", url(task_id, "download", path="/tmp/f"))
+                made.getresponse().read(10)
+            elif turn % 3 == 1:
+                made.request("GET", url(task_id, "tree", path="/tmp"))
+            else:
+                made.putrequest("PUT", url(task_id, "write", path="/tmp/g"))
+                made.putheader("Content-Type", "application/octet-stream")
+                made.putheader("Content-Length", "1000000")
+                made.endheaders(b"x" * 1000)
+    cluster.until(lambda: descriptors() <= before)
+    cluster.until(lambda: listed(cluster, task_id, "/tmp") == ["f"])

@@ -27,7 +27,7 @@ async def opened(host: Host, name: str, writable: bool) -> AsyncIterator[Root]:
     try:
         yield root
     finally:
-        await host.files.run(root.close)
+        host.files.begin(root.close)  # not waited for, so that what was opened in it is handed over in any case
 
 
 def answer(route: Route[Q, R], act: Callable[[Files, Root, Q], Awaitable[R]]) -> Bindable[Host]:

@@ -35,7 +35,7 @@ async def opened(runner: Runner, asked: f.Inside, writable: bool = False) -> Asy
     try:
         yield root
     finally:
-        await runner.files.run(root.close)
+        runner.files.begin(root.close)  # not waited for, so that what was opened in it is handed over in any case
 
 
 async def list_files(runner: Runner, caller: Caller, asked: f.ListFiles) -> f.FilePage:
