@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 import socket as sockets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -94,41 +95,48 @@ async def process(runner: Runner, caller: Caller, asked: api.ProcessInside, sock
     if first is None:
         return
     wanted = codec.decode(StartProcess, codec.loads(first.encode() if isinstance(first, str) else first))
-    spec = spec_of(wanted)
+    spec = spec_of(wanted, _root(runner))
     session = await runner.bench.engine.exec(WorkloadKey(asked.task_id, asked.attempt), spec)
     try:
-        await asyncio.gather(_give(socket, session, spec.tty), _tell(session, socket))
+        async with asyncio.timeout(None) as both:
+            await asyncio.gather(_give(socket, session, spec.tty, both), _tell(session, socket))
+    except TimeoutError:
+        if not both.expired():
+            raise
     finally:
         await session.close()
 
 
-def spec_of(wanted: StartProcess) -> ExecSpec:
+def _root(runner: Runner) -> str:
+    """What root is called: 0, whatever the image knows of users; nobody where all runs as the user of this runner."""
+    return "" if runner.settings.engine == "process" and os.geteuid() != 0 else "0"
+
+
+def spec_of(wanted: StartProcess, root: str) -> ExecSpec:
     """The process as the engine takes it: a shell that begins at home, and becomes the command."""
     return ExecSpec(
         argv=(SHELL, "-c", COMMAND, wanted.command) if wanted.command else (SHELL, "-c", LOGIN_SHELL),
         tty=bool(wanted.term),
         env=wanted.env | ({"TERM": wanted.term} if wanted.term else {}),
-        user="0" if wanted.user == "root" else wanted.user,  # whatever the image knows of users
+        user=wanted.user if wanted.user != "root" else root,
         rows=wanted.rows or 24,
         columns=wanted.columns or 80,
     )
 
 
-async def _give(socket: Socket, session: ExecSession, tty: bool) -> None:
-    """Hand on what is said to the process; it ends when nobody speaks any more."""
-    try:
-        while (message := await socket.receive()) is not None:
-            said = terminal.read_bytes(message)
-            if isinstance(said, Input):
-                await session.write(said.data)
-            elif isinstance(said, Resize):
-                await session.resize(said.rows, said.columns)
-            elif isinstance(said, Signal):
-                await session.signal(said.number)
-            elif isinstance(said, EndInput) and not tty:  # a terminal has no end
-                await session.write_eof()
-    finally:
-        await session.close()
+async def _give(socket: Socket, session: ExecSession, tty: bool, both: asyncio.Timeout) -> None:
+    """Hand on what is said to the process; when nobody speaks any more, nobody listens either, and `both` ways end."""
+    while (message := await socket.receive()) is not None:
+        said = terminal.read_bytes(message)
+        if isinstance(said, Input):
+            await session.write(said.data)
+        elif isinstance(said, Resize):
+            await session.resize(said.rows, said.columns)
+        elif isinstance(said, Signal):
+            await session.signal(said.number)
+        elif isinstance(said, EndInput) and not tty:  # a terminal has no end
+            await session.write_eof()
+    both.reschedule(0.0)
 
 
 async def _tell(session: ExecSession, socket: Socket) -> None:
