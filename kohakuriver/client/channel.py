@@ -4,9 +4,8 @@ import asyncio
 import sys
 from contextlib import suppress
 from typing import TypeVar
-from urllib.parse import urlencode
 
-from kohakuriver.client.session import Session
+from kohakuriver.client.session import Session, query_of
 from kohakuriver.model import codec
 from kohakuriver.model.route import Channel
 from kohakuriver.wire import raw
@@ -21,7 +20,7 @@ CHUNK_BYTES = 256 * 1024
 async def open_channel(session: Session, channel: Channel[Q], request: Q, protocol: str = "") -> RawSocket:
     """A socket to the host; raises what it refuses with, HostUnreachable when it is not there."""
     path, rest = channel.split(codec.encoder(channel.takes, compact=True)(request))
-    target = f"{path}?{urlencode(rest)}" if rest else path
+    target = f"{path}?{query_of(rest)}" if rest else path
     address = raw.Address(session.settings.host, session.settings.port, session.tls_context())
     try:
         answered = await raw.dial(address, target, session.authorization(), protocol)

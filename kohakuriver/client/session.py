@@ -3,7 +3,7 @@
 import http.client
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlencode
@@ -279,8 +279,13 @@ def _prepare(route: Route[Q, R], request: Q) -> _Prepared:
     if route.has_body:
         repeatable = bool(rest.get("idempotency_key"))
         return _Prepared(route.name, route.method, path, codec.dumps(rest).encode(), repeatable)
-    query = urlencode({name: _plain(value) for name, value in rest.items()})
+    query = query_of(rest)
     return _Prepared(route.name, route.method, f"{path}?{query}" if query else path, None, route.method == "GET")
+
+
+def query_of(members: Mapping[str, Any]) -> str:
+    """Plain values as the query of a URL."""
+    return urlencode({name: _plain(value) for name, value in members.items()})
 
 
 def _plain(value: Any) -> str:
