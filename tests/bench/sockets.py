@@ -42,6 +42,8 @@ def figures(pyz: Path, folder: Path) -> Iterator[Figure]:
             lambda: asyncio.run(_trips(target)), lambda: asyncio.run(_plain_trips(relay_port)), ROUNDS
         )
         yield at_most("forward, round trip", value, "µs", Bounds(None, 3, floor))
+        Client.to(host.url).ask("POST", f"/api/tasks/{task_id}/kill")
+        Client.to(host.url).wait(task_id)
     daemon = start_daemon(folder / "daemon")
     try:
         env = {"KOHAKURIVER_DOCKER_SOCKET": daemon.socket}
