@@ -229,7 +229,7 @@ def unpack_wheels(wheels: list[Path], target: Path) -> None:
 
 def add_package(target: Path) -> None:
     """Copy the program itself, and the systemd units that it installs, into the folder of modules."""
-    clutter = shutil.ignore_patterns("__pycache__", ".*")
+    clutter = shutil.ignore_patterns("__pycache__", ".*", "*.c")
     shutil.copytree(ROOT / PACKAGE, target / PACKAGE, ignore=clutter)
     if (ROOT / "systemd").is_dir():
         shutil.copytree(ROOT / "systemd", target / PACKAGE / "systemd", ignore=clutter)
