@@ -67,6 +67,8 @@ def test_a_reserved_address_waits_for_its_task_over_a_restart_of_the_host(cluste
     assert held["ip"].encode() in cluster.output(task["task_id"])
     assert not cluster.ask("POST", "/api/overlay/ip/validate", {"token": token})["valid"]
     assert cluster.ask("GET", "/api/overlay/ip/stats")["in_use"] == 0
+    trail = cluster.ask("GET", "/api/audit")
+    assert ("overlay.ip.reserve", f"address:{held['ip']}") in {(line["action"], line["object"]) for line in trail}
 
 
 def test_a_machine_that_moved_is_reached_where_it_is_now(cluster: OverlayCluster) -> None:

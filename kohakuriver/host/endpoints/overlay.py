@@ -1,5 +1,6 @@
 """The overlay for people: how it is, addresses held in it, parts taken back."""
 
+import sqlite3
 from ipaddress import IPv4Address
 
 from kohakuriver.host.services.overlay.manager import device_of
@@ -12,6 +13,7 @@ from kohakuriver.model import overlay_api as api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import Conflict
 from kohakuriver.model.overlay_part import OverlayNews
+from kohakuriver.model.reservation import Claim
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.units import rfc3339
 from kohakuriver.wire.serve import on
@@ -138,12 +140,22 @@ async def info(host: Host, caller: Caller, asked: api.RunnerName) -> api.Address
 async def reserve(host: Host, caller: Caller, asked: api.Reserve) -> api.Reserved:
     refuse_without_overlay(host)
     now = host.clock.now()
-    claim, token = await host.db.write(lambda tx: host.reservations.reserve(tx, caller.name, asked, now))
+
+    def hold(tx: sqlite3.Connection) -> tuple[Claim, str]:
+        claim, token = host.reservations.reserve(tx, caller.name, asked, now)
+        audit.record(tx, caller, Deed("overlay.ip.reserve", f"address:{claim.ip}", f"on {claim.runner}"), now)
+        return claim, token
+
+    claim, token = await host.db.write(hold)
     return api.Reserved(ip=claim.ip, runner=claim.runner, token=token, expires_at=rfc3339(claim.exp))
 
 
 async def let_go(host: Host, caller: Caller, asked: api.ReservationToken) -> Nothing:
-    await host.db.write(lambda tx: host.reservations.release(tx, caller.name, asked.token))
+    def free(tx: sqlite3.Connection) -> None:
+        claim = host.reservations.release(tx, caller.name, asked.token)
+        audit.record(tx, caller, Deed("overlay.ip.release", f"address:{claim.ip}"), host.clock.now())
+
+    await host.db.write(free)
     return Nothing()
 
 
