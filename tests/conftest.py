@@ -1,6 +1,7 @@
 """What every test may ask for: the built file; and the rule that a real suite must not be skipped when it counts."""
 
 import gc
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", help="fail if a test of a real suite is skipped, or none passes"
     )
+
+
+def pytest_configure() -> None:
+    """A shell has SIGINT ignored in what it starts in the background, and whatever the tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
