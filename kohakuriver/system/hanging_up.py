@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+from contextlib import suppress
 
 from kohakuriver.system import process_calls
 
@@ -17,7 +18,7 @@ MARK = "KOHAKURIVER_EXEC"  # the variable by which such a process is known: whos
 
 async def hang_up(leader: list[int]) -> None:
     """End a session by its leader (pid, start time); a stranger with that pid is left alone."""
-    if not await asyncio.to_thread(_signal, leader, signal.SIGHUP, signal.SIGCONT):
+    if not await asyncio.to_thread(_signal, leader, signal.SIGHUP):
         return
     for _ in range(int(GRACE_SECONDS / LOOK_SECONDS)):
         if not process_calls.is_alive(leader):
@@ -33,16 +34,26 @@ async def end_strays(mark: str) -> int:
     return len(leaders)
 
 
-def _signal(leader: list[int], *numbers: int) -> bool:
-    """Send the signals to the whole session; False when its leader is gone."""
+def _signal(leader: list[int], number: int) -> bool:
+    """Send the signal to the whole session, once to each; False when its leader is gone.
+
+    They stand still meanwhile, so that none is forked after the look and before the signal, and so gets away.
+    """
     if not process_calls.is_alive(leader):
         return False
+
+    def members() -> list[int]:
+        return process_calls.session_members(leader[0])
+
     try:
-        for number in numbers:
-            process_calls.signal_all(lambda: process_calls.session_members(leader[0]), number)
+        process_calls.stop_all(members)
+        process_calls.signal_all(members, number)
     except PermissionError:
         log.warning("a process that was started in a workload goes on, for this program is not root pid=%d", leader[0])
         return False
+    finally:
+        with suppress(PermissionError):
+            process_calls.signal_all(members, signal.SIGCONT)
     return True
 
 

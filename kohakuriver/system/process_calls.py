@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MPOL_DEFAULT, _MPOL_BIND = 0, 2
+_MOST_LOOKS = 1000  # however fast they fork, each look stops some of those that do
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}.get(platform.machine())
 
 
@@ -105,15 +106,27 @@ def session_members(session: int) -> list[int]:
 def signal_all(members: Callable[[], Collection[int]], number: int) -> None:
     """Send a signal to every member; a pid that was reused meanwhile is not one of them and gets none."""
     handles: dict[int, int] = {}
-    for pid in members():
-        with contextlib.suppress(ProcessLookupError):
-            handles[pid] = os.pidfd_open(pid)
-    still = set(members())
-    for pid, handle in handles.items():
-        if pid in still:
+    with contextlib.ExitStack() as opened:
+        for pid in members():
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(handle, number)
-        os.close(handle)
+                handles[pid] = os.pidfd_open(pid)
+                opened.callback(os.close, handles[pid])
+        still = set(members())
+        for pid, handle in handles.items():
+            if pid in still:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, number)
+
+
+def stop_all(members: Callable[[], Collection[int]]) -> None:
+    """Stop every member until no look finds a new one: what is stopped cannot fork."""
+    stopped: set[int] = set()
+    for _ in range(_MOST_LOOKS):
+        found = set(members())
+        if not found - stopped:
+            return
+        signal_all(members, signal.SIGSTOP)
+        stopped |= found
 
 
 def _is_pending(pid: int, number: int) -> bool:

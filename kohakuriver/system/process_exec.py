@@ -114,7 +114,9 @@ class ProcessExec:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[int] = self._loop.create_future()
         self._waits: set[asyncio.Future[None]] = set()
-        self._watched = [self._watch(child.pid, self._child_ended), self._watch(main[0], self._workload_ended)]
+        self._watched: list[int] = []
+        self._watch(child.pid, self._child_ended)
+        self._watch(main[0], self._workload_ended)
         self._tty = ends.theirs[0] == ends.theirs[1]
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -141,8 +143,8 @@ class ProcessExec:
     async def write_eof(self) -> None:
         if self._tty:
             await self.write(b"\x04")
-        elif self._ends.ours:
-            os.close(self._ends.ours.pop())
+        else:
+            self._drop_input()
 
     async def resize(self, rows: int, columns: int) -> None:
         if self._tty and self._ends.ours:
@@ -158,16 +160,15 @@ class ProcessExec:
     async def close(self) -> None:
         for kind in list(self._ends.outputs):
             self._drop_output(kind)
-        for descriptor in self._ends.ours:
-            self._loop.remove_writer(descriptor)
-            os.close(descriptor)
-        self._ends.ours.clear()
+        self._drop_input()
         for ready in self._waits:
             _settle(ready)
         await hang_up(self._leader)
         await self.wait()
-        for handle in self._watched:
-            self._unwatch(handle)
+        while self._watched:  # whoever comes here first; by the second time the numbers may be somebody else's
+            handle = self._watched.pop()
+            self._loop.remove_reader(handle)
+            os.close(handle)
 
     # ---- descriptors
 
@@ -177,6 +178,12 @@ class ProcessExec:
         if descriptor not in self._ends.ours:
             os.close(descriptor)
 
+    def _drop_input(self) -> None:
+        while self._ends.ours:
+            descriptor = self._ends.ours.pop()
+            self._loop.remove_writer(descriptor)
+            os.close(descriptor)
+
     def _wait_for_descriptors(self) -> "asyncio.Future[None]":
         """A future that also comes true when all are closed."""
         ready: asyncio.Future[None] = self._loop.create_future()
@@ -184,15 +191,16 @@ class ProcessExec:
         return ready
 
     async def _readable(self) -> None:
-        waiting = list(self._ends.outputs.values())
         ready = self._wait_for_descriptors()
-        for descriptor in waiting:
+        for descriptor in self._ends.outputs.values():
             self._loop.add_reader(descriptor, _settle, ready)
         try:
             await ready
         finally:
             self._waits.discard(ready)
-            for descriptor in waiting:
+            for (
+                descriptor
+            ) in self._ends.outputs.values():  # not of those closed meanwhile, whose numbers others may have
                 self._loop.remove_reader(descriptor)
 
     async def _writable(self, descriptor: int) -> None:
@@ -202,31 +210,26 @@ class ProcessExec:
             await ready
         finally:
             self._waits.discard(ready)
-            self._loop.remove_writer(descriptor)
+            if descriptor in self._ends.ours:
+                self._loop.remove_writer(descriptor)
 
     # ---- ends
 
-    def _watch(self, pid: int, ended: Callable[[], None]) -> int:
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return -1
-        self._loop.add_reader(handle, ended)
-        return handle
+    def _watch(self, pid: int, ended: Callable[[], None]) -> None:
+        with suppress(ProcessLookupError):
+            self._watched.append(os.pidfd_open(pid))
+            self._loop.add_reader(self._watched[-1], self._notice, self._watched[-1], ended)
 
-    def _unwatch(self, handle: int) -> None:
-        if handle >= 0:
-            self._loop.remove_reader(handle)
-            os.close(handle)
+    def _notice(self, handle: int, ended: Callable[[], None]) -> None:
+        self._loop.remove_reader(handle)
+        ended()
 
     def _child_ended(self) -> None:
         code = self._child.wait()
-        self._loop.remove_reader(self._watched[0])
         if not self._over.done():
             self._over.set_result(code if code >= 0 else 128 - code)
 
     def _workload_ended(self) -> None:
-        self._loop.remove_reader(self._watched[1])
         process_calls.signal_all(lambda: process_calls.session_members(self._leader[0]), signal.SIGKILL)
 
 

@@ -45,11 +45,7 @@ class TreeGroup:
         return []
 
     def freeze(self) -> None:
-        """Until no look finds a new one: what is stopped cannot fork."""
-        stopped: set[int] = set()
-        while (found := set(self.pids())) - stopped:
-            process_calls.signal_all(self.pids, signal.SIGSTOP)
-            stopped = found
+        process_calls.stop_all(self.pids)
 
     def thaw(self) -> None:
         process_calls.signal_all(self.pids, signal.SIGCONT)

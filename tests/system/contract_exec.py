@@ -133,6 +133,21 @@ class ExecContract:
         await session.close()
         assert await reading is None
 
+    @pytest.mark.parametrize("tty", [True, False])
+    def test_to_close_it_twice_is_to_close_it_once(self, rig: Rig, tty: bool) -> None:
+        @with_engine
+        async def play(self: object, rig: Rig, engine: Engine) -> None:
+            session = await started(rig, engine, "sleep", "50", tty=tty)
+            reading = asyncio.create_task(session.read())
+            await asyncio.gather(session.close(), session.close())
+            assert await reading is None and await session.read() is None
+            others = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]  # they get the numbers that were its own
+            await session.close()
+            for each in others:
+                os.close(each)
+
+        play(self, rig)
+
     @with_engine
     async def test_it_ends_with_its_workload(self, rig: Rig, engine: Engine) -> None:
         spec = rig.spec("sleep", "60")
