@@ -51,8 +51,9 @@ class Ownership(enum.StrEnum):
 class Caller:
     """Somebody whom the edge has identified.
 
-    `user_id` is the account (0: none), `login` what spoke for it (`token:ID`, `session:ID`, `key:ID`),
-    `address` where the request came from. `own_only` stands when the account is a user's, whatever the token says.
+    `user_id` is the account (0: none), `login` what spoke for it (`token:ID`, `session:ID`, `key:ID`, or `vps:ID`: the
+    key of a VPS itself), `address` where the request came from. `own_only` stands when the account is a user's, whatever
+    the token says.
     """
 
     name: str
@@ -67,6 +68,12 @@ class Caller:
         if Role.NODE in (needs, self.role):
             return needs in (self.role, Role.ANONY)
         return self.role >= needs
+
+    @property
+    def vps_key(self) -> int | None:
+        """The VPS whose own key spoke for him, if it was one."""
+        kind, _, number = self.login.partition(":")
+        return int(number) if kind == "vps" else None
 
     @property
     def sees_all(self) -> bool:

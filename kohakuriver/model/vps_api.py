@@ -114,6 +114,9 @@ VPS_DELETE = Route(
     "vps.delete", "DELETE", ONE, VpsId, Vps, R.USER, "Take it away for ever, with its snapshots.", O.TASK_CONTROL
 )
 VPS_EXTEND = Route("vps.extend", "POST", ONE + "/extend", ExtendVps, Vps, R.USER, "Prolong its lease.", O.TASK_CONTROL)
+VPS_KEY_DELETE = Route(
+    "vps.key.delete", "DELETE", ONE + "/key", VpsId, Vps, R.USER, "Take away the SSH key of its own.", O.TASK_CONTROL
+)
 VPS_SNAPSHOTS = Route(
     "vps.snapshots", "GET", ONE + "/snapshots", VpsId, list[Snapshot], R.VIEWER, "Its snapshots.", O.TASK_READ
 )

@@ -322,6 +322,14 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         show=show_nothing,
         spelled={**VPS, "timestamp": Spelling(metavar="SNAPSHOT")},
     ),
+    Command(
+        "key delete",
+        api.VPS_KEY_DELETE,
+        show=show_change,
+        about="Take away the SSH key of its own; who is in by it is cut off.",
+        many=True,
+        spelled=VPS,
+    ),
     Command("assigned", api.VPS_ASSIGNMENTS, show=show_people, about="Who may use a VPS.", spelled=VPS),
     Command("assign", api.VPS_ASSIGN, act=assign, hidden=frozenset({"user"}), spelled=VPS, extra=(WHO,)),
     Command(

@@ -135,6 +135,9 @@ class Accounts:
         """Whether a caller who was identified before may do as much, and sees as much, as he did then."""
         if not caller.user_id:
             return True
+        if caller.vps_key is not None:  # whether the VPS still has that key, `Uses` asks
+            owner = self.users.get(caller.user_id)
+            return owner is not None and not owner.disabled and owner.role >= caller.role
         login = self._logins.get(caller.login)
         if login is None or login.expires_at <= self.clock.now():
             return False

@@ -198,6 +198,8 @@ class Visitor(asyncssh.SSHServer):
             return self._connection.abort()
         self._held.enter_context(people.auth.accounts.watch(caller, self._connection.abort))
         workload = self._visit.workload
+        if workload:  # else each way on from here asks whether it is his
+            self._held.enter_context(people.inside(caller, workload, self._connection.abort))
         self._note(caller, Deed("ssh.login", f"task:{workload.task_id}" if workload else "", caller.login))
 
     def _count_try(self) -> None:

@@ -67,10 +67,16 @@ def password_of(tx: sqlite3.Connection, name: str) -> str:
     return str(row[0]) if row else ""
 
 
+def named(tx: sqlite3.Connection, name: str) -> UserRow | None:
+    """The account that has the name, or had it: one that was deleted is disabled for ever."""
+    row = tx.execute(f"SELECT {COLUMNS} FROM users WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _user(tx, row)
+
+
 def is_locked_out(tx: sqlite3.Connection, name: str) -> bool:
     """Whether the name is of an account that cannot be used (any more); a name without one is not."""
-    row = tx.execute("SELECT disabled FROM users WHERE name = ?", (name,)).fetchone()
-    return row is not None and bool(row[0])
+    user = named(tx, name)
+    return user is not None and user.disabled
 
 
 def set_password(tx: sqlite3.Connection, user_id: int, password: str) -> None:

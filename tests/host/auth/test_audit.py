@@ -91,7 +91,8 @@ def test_whatever_changes_anything_leaves_a_line_that_names_it(tmp_path: Path, r
         things = await things_in(house, "owner")
         members = things.members(route) | more
         if route.name.startswith("vps."):
-            members |= {"task_id": await house.vps(admin, lease_seconds=3600)} if "task_id" in route.path_fields else {}
+            if "task_id" in route.path_fields:
+                members["task_id"] = await house.vps(admin, lease_seconds=3600, ssh_key_mode="generate")
             if route.name == "vps.assign":
                 members["user"] = things.owner.name
             if route.name == "vps.unassign":

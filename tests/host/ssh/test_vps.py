@@ -3,7 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from kohakuriver.model.access import Role
+from kohakuriver.model.codec import Snowflake
 from tests.host.auth.house import Person
 from tests.host.ssh.doors import Door, at_the_door
 
@@ -69,9 +72,63 @@ def test_a_key_of_its_own_leads_into_it_and_nowhere_else(tmp_path: Path) -> None
             door.here.reached.clear()
             assert (await door.ssh("own", "lab", "-W", elsewhere, stdin=b"")).code == 255
             assert {task for task, _, _ in door.here.reached} == {int(vps)}, "a name like any other, looked up inside"
-        boss = await door.house.person("zoe", Role.ADMIN)
-        await door.house.ask("PATCH", f"/api/auth/users/{ann.user_id}", boss, {"disabled": True})
+
+    at_the_door(tmp_path, work)
+
+
+TAKEN = {
+    "the owner is disabled": ("PATCH", "/api/auth/users/{owner}", {"disabled": True}),
+    "the owner is made viewer": ("PATCH", "/api/auth/users/{owner}", {"role": "viewer"}),
+    "the owner is deleted": ("DELETE", "/api/auth/users/{owner}", None),
+    "the key is taken away": ("DELETE", "/api/vps/{vps}/key", None),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN)
+def test_who_is_in_by_a_key_of_its_own_is_cut_off_when_that_is_taken_away(tmp_path: Path, how: str) -> None:
+    async def work(door: Door) -> None:
+        ann, boss = await door.house.person("ann", Role.OPERATOR), await door.house.person("zoe", Role.ADMIN)
+        line = door.key_of("own").with_suffix(".pub").read_text()
+        vps = await make(door, ann, ssh_key_mode="upload", ssh_public_key=line)
+        jump = f"ssh {' '.join(door.options('own'))} -p {door.keeper.port} -W lab:22 lab@127.0.0.1"
+        sessions = [
+            asyncio.ensure_future(door.ssh("own", "lab", "sleep 60")),
+            asyncio.ensure_future(door.run("ssh", "own", "-o", f"ProxyCommand={jump}", "root@lab", "sleep 60")),
+            asyncio.ensure_future(door.ssh("own", "lab", "-N")),
+        ]
+        proxy, uses = await door.keeper.ready(), door.house.host.auth.uses
+        async with asyncio.timeout(30):  # three connections, a session, a way through, and a session behind it
+            while len(uses._inside.get(Snowflake(int(vps)), ())) < 6 or len(door.here.processes) < 2:
+                await asyncio.sleep(0.02)
+        method, path, body = TAKEN[how]
+        said = await door.house.ask(method, path.format(owner=ann.user_id, vps=vps), boss, body)
+        assert said.status == 200, said
+        async with asyncio.timeout(30):
+            assert {ended.code for ended in await asyncio.gather(*sessions)} == {255}
+            while not all(process.over for process in door.here.processes) or proxy.connections:
+                await asyncio.sleep(0.02)
         assert (await door.ssh("own", "lab", "true")).code == 255
+        assert not uses.is_somebody_inside(Snowflake(int(vps)))
+
+    at_the_door(tmp_path, work)
+
+
+def test_on_a_connection_that_stays_open_nothing_begins_once_the_workload_is_taken_away(tmp_path: Path) -> None:
+    async def work(door: Door) -> None:
+        ann, bob = await door.house.person("ann", Role.OPERATOR), await door.house.person("bob", Role.USER)
+        await door.admit(bob)
+        vps = await make(door, ann)
+        assert (await door.house.ask("POST", f"/api/vps/{vps}/assignments", ann, {"user": "bob"})).status < 300
+        shared = ["-o", f"ControlPath={tmp_path}/c", "-p", str(door.keeper.port), "lab@127.0.0.1"]
+        master = asyncio.ensure_future(door.run("ssh", "bob", "-M", "-N", *shared))
+        async with asyncio.timeout(30):
+            while not (tmp_path / "c").exists():
+                await asyncio.sleep(0.02)
+        assert (await door.run("ssh", "bob", *shared, "true")).code == 0
+        assert (await door.house.ask("DELETE", f"/api/vps/{vps}/assignments/{bob.user_id}", ann)).status < 300
+        async with asyncio.timeout(30):
+            assert (await master).code == 255
+        assert (await door.run("ssh", "bob", *shared, "true")).code == 255
 
     at_the_door(tmp_path, work)
 

@@ -130,7 +130,10 @@ def _workload(task: Task) -> Workload:
 def _own_key(tx: sqlite3.Connection, word: str, public_key: str) -> _Found | None:
     """The VPS of that id or name whose own key this is; who has it comes as its owner, and gets no further than there."""
     for each in vps.called(tx, word):
-        if public_key and each.ssh_public_key == public_key and not users.is_locked_out(tx, each.owner):
-            caller = Caller(each.owner, Role.USER, login=f"vps:{each.task_id}", own_only=True)
-            return _Found(caller, _workload(each))
+        if public_key and each.ssh_public_key == public_key:
+            owner = users.named(tx, each.owner)  # nobody where it was made without accounts, or with ADMIN_SECRET
+            if owner is None or (not owner.disabled and owner.role >= Role.USER):
+                user_id = owner.user_id if owner else 0
+                caller = Caller(each.owner, Role.USER, user_id, f"vps:{each.task_id}", own_only=True)
+                return _Found(caller, _workload(each))
     return None
