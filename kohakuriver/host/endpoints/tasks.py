@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from kohakuriver.host.endpoints.overlay import refuse_without_overlay
-from kohakuriver.host.services.node_manager import Demand, demand_of
+from kohakuriver.host.services.node_manager import Demand, demand_of, sum_of
 from kohakuriver.host.services.quotas import check_submit
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import audit, gangs, nodes, task_secrets, tasks
@@ -46,7 +46,8 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
                 return Submitted(task_ids=earlier, batch_id=earlier[0])
             tasks.remember_submit(tx, (caller.name, asked.idempotency_key), digest, batch_id)
         check_targets(tx, asked.targets)
-        check_submit(tx, caller.name, [demand(task) for task in made])
+        demands = [demand(task) for task in made]
+        check_submit(tx, caller.name, [sum_of(demands)] if asked.nodes else demands)
         for task in made:
             tasks.insert(tx, task, caller.name)
         if len(made) > 1 and asked.nodes:

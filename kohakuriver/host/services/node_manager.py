@@ -22,7 +22,10 @@ NO_CLAIMS: Mapping[int, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a task needs; `gpus` is a count, or exact indices when `gpu_indices` is not None."""
+    """What a task needs; `gpus` is a count, or exact indices when `gpu_indices` is not None.
+
+    `tasks` is of how many tasks it is the sum.
+    """
 
     cores: int = 0
     memory_bytes: int = 0
@@ -30,6 +33,7 @@ class Demand:
     gpu_indices: frozenset[int] | None = None
     hostname: str | None = None
     numa_node: int | None = None
+    tasks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,12 @@ def demand_of(cores: int, memory_bytes: int, gpus: str, target: str | None) -> D
     indices = frozenset(at.gpus) if at and at.gpus else frozenset(asked) if isinstance(asked, list) and asked else None
     count = len(indices) if indices is not None else (0 if isinstance(asked, list) else asked)
     return Demand(cores, memory_bytes, count, indices, at.hostname if at else None, at.numa_node if at else None)
+
+
+def sum_of(demands: Sequence[Demand]) -> Demand:
+    """What several tasks need together, wherever they run."""
+    cores, memory_bytes = sum(d.cores for d in demands), sum(d.memory_bytes for d in demands)
+    return Demand(cores, memory_bytes, sum(d.gpus for d in demands), tasks=len(demands))
 
 
 def never_fits(demand: Demand, node: NodeResources) -> str:
@@ -234,7 +244,7 @@ def _place_gang(
 ) -> list[Placement]:
     """Give each task of a gang a node of its own; when there are too few, each claims one, and nothing is given."""
     demands = [demand_of(task.cores, task.memory_bytes, task.gpus, task.target) for task in gang]
-    if not gang or (quotas and quotas.refuses(gang[0], _sum_of(demands))):
+    if not gang or (quotas and quotas.refuses(gang[0], sum_of(demands))):
         return []
     chosen: dict[Snowflake, NodeResources] = {}
     for task, demand in sorted(zip(gang, demands, strict=True), key=lambda pair: pair[1].hostname is None):
@@ -248,11 +258,6 @@ def _place_gang(
         for task, demand in zip(gang, demands, strict=True):
             quotas.take(task, demand)
     return [_give(task, demand, chosen[task.task_id]) for task, demand in zip(gang, demands, strict=True)]
-
-
-def _sum_of(demands: Sequence[Demand]) -> Demand:
-    cores, memory_bytes = sum(d.cores for d in demands), sum(d.memory_bytes for d in demands)
-    return Demand(cores, memory_bytes, sum(d.gpus for d in demands))
 
 
 def _claim_together(

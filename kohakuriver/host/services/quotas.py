@@ -121,7 +121,11 @@ def share_out(limited: Iterable[Group], held: Iterable[Held]) -> Allowance:
 
 
 def check_submit(tx: sqlite3.Connection, owner: str, asked: Sequence[Demand]) -> None:
-    """Raise TooMany when too many tasks of his group wait, NotAllowed when one of these could never run."""
+    """Raise TooMany when too many tasks of his group wait, NotAllowed when one of these could never run.
+
+    A gang is one demand: its sum.
+    """
+    count = sum(demand.tasks for demand in asked)
     for group in groups.of_owner(tx, owner):
         for demand in asked:
             kind = never_fits(_limits(group), _amounts(demand))
@@ -129,7 +133,7 @@ def check_submit(tx: sqlite3.Connection, owner: str, asked: Sequence[Demand]) ->
                 raise NotAllowed(f"it could never run: group {group.name} may have {kind}")
         if group.max_queued is not None:
             waiting = groups.waiting(tx, group.name)
-            if waiting + len(asked) > group.max_queued:
+            if waiting + count > group.max_queued:
                 raise TooMany(
                     f"group {group.name} may have {group.max_queued} tasks waiting (max_queued), and has {waiting}"
                 )
@@ -160,7 +164,7 @@ def _limits(quota: Quota) -> tuple[int | None, ...]:
 
 
 def _amounts(demand: Demand) -> Amounts:
-    return (1, demand.cores, demand.gpus, demand.memory_bytes)
+    return (demand.tasks, demand.cores, demand.gpus, demand.memory_bytes)
 
 
 def _told(kind: int, amount: int) -> str:

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kohakuriver.host.services.node_manager import NodeResources, place
-from kohakuriver.host.services.quotas import share_out
+from kohakuriver.host.services.gangs import Gangs
+from kohakuriver.host.services.node_manager import Demand, NodeResources, place, sum_of
+from kohakuriver.host.services.quotas import check_submit, share_out
 from kohakuriver.host.store.groups import Held
 from kohakuriver.host.store.tasks import Queued
 from kohakuriver.model.access import Role
 from kohakuriver.model.auth_api import Group
 from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.errors import NotAllowed, TooMany
 from tests.host.auth.house import House, Person, in_house
 from tests.host.auth.test_walk import ask_signed
 
@@ -64,6 +66,16 @@ def test_what_members_hold_already_counts() -> None:
     held = [Held("eve", 0, 1, 6, 0, "[0]"), Held("ann", 0, 2, 60, 0, "[]")]
     found, waits = placed([queued(3, cores=2), queued(4, cores=1)], [vision(max_cores=8)], held)
     assert found == [3] and "8 cores allowed (max_cores), 8 in use, 1 asked" in waits[4]
+
+
+def test_a_gang_counts_as_all_its_tasks() -> None:
+    nodes = {name: NodeResources(name, 8, GIB) for name in "abc"}
+    ids = (Snowflake(1), Snowflake(2), Snowflake(3))
+    for limit, count in ((2, 0), (3, 3)):
+        allowance = share_out([vision(max_running=limit)], [])
+        gang = Gangs(dict.fromkeys(ids, ids))
+        assert len(place([queued(n) for n in ids], nodes, {}, quotas=allowance, gangs=gang)) == count
+        assert ("2 tasks on nodes allowed (max_running), 0 in use, 3 asked" in str(allowance.waits)) == (count == 0)
 
 
 def test_in_two_groups_both_limits_hold() -> None:
@@ -215,6 +227,20 @@ def test_what_could_never_run_is_refused_at_once(
         await a_node_joins(house)
         said = await house.submit(bob, **fields)
         assert said.status == 403 and next(iter(limit)) in said.message and "group vision" in said.message
+
+    in_house(tmp_path, work)
+
+
+def test_a_gang_that_could_never_run_together_is_refused_at_once(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        await house.group("vision", max_running=2, max_queued=4)
+        await house.person("bob", Role.USER, "vision")
+        two, three = (sum_of([Demand(cores=1)] * count) for count in (2, 3))
+        await house.host.db.read(lambda tx: check_submit(tx, "bob", [two, two]))
+        with pytest.raises(NotAllowed, match="max_running"):
+            await house.host.db.read(lambda tx: check_submit(tx, "bob", [three]))
+        with pytest.raises(TooMany, match="max_queued"):
+            await house.host.db.read(lambda tx: check_submit(tx, "bob", [two, two, two]))
 
     in_house(tmp_path, work)
 
