@@ -71,6 +71,35 @@ def test_a_reserved_address_waits_for_its_task_over_a_restart_of_the_host(cluste
     assert ("overlay.ip.reserve", f"address:{held['ip']}") in {(line["action"], line["object"]) for line in trail}
 
 
+def test_a_vps_takes_a_reserved_address_and_keeps_it_when_it_is_stopped(cluster: OverlayCluster) -> None:
+    host = cluster.machines["host"]
+    where = {"KOHAKURIVER_HOST": host.address}
+    token = host.cli("node", "ip-reserve", "--node", "n2", "--ttl", "30m", **where).stdout.strip()
+    address = cluster.ask("POST", "/api/overlay/ip/validate", {"token": token})["ip"]
+    vps_id = host.cli("vps", "create", "--reserve-ip", token, **where).stdout.strip()
+    path = f"/api/vps/{vps_id}"
+
+    def is_so(status: str) -> bool:
+        return bool(cluster.ask("GET", path)["status"] == status)
+
+    wait_for(lambda: is_so("running"), cluster.logs)
+    other = cluster.place("n1")
+    assert cluster.ask("GET", path)["assigned_ip"] == address and other.reaches(address)
+    cluster.ask("POST", path + "/stop")
+    wait_for(lambda: is_so("stopped"), cluster.logs)
+    cluster.host.kill()
+    cluster.host.start()
+    cluster.until_ready()
+    assert b"is taken" in cluster.fetch("POST", "/api/overlay/ip/reserve", {"ip": address})[1]
+    cluster.ask("POST", path + "/restart")
+    wait_for(lambda: is_so("running"), cluster.logs)
+    assert cluster.ask("GET", path)["assigned_ip"] == address and other.reaches(address)
+    cluster.ask("DELETE", path)
+    wait_for(lambda: is_so("killed"), cluster.logs)
+    assert cluster.ask("POST", "/api/overlay/ip/reserve", {"ip": address})["ip"] == address
+    cluster.tidy()
+
+
 def test_a_machine_that_moved_is_reached_where_it_is_now(cluster: OverlayCluster) -> None:
     one, two = cluster.place("n1"), cluster.place("n2")
     assert one.reaches(two.address)

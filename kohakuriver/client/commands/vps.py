@@ -258,7 +258,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
             "env_vars": Spelling("env"),
             "working_dir": Spelling("workdir", metavar="DIR"),
             "additional_mounts": Spelling("mount", metavar="SOURCE:TARGET[:ro]"),
-            "ip_reservation_token": Spelling(metavar="TOKEN"),
+            "ip_reservation_token": Spelling("reserve-ip", metavar="TOKEN"),
             "vps_backend": Spelling("backend", metavar="docker"),
         },
         extra=(

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
     check_policy(host, caller, asked)
-    if asked.nodes or asked.ip_reservation_token:
+    if asked.nodes:
         refuse_without_overlay(host)
     if asked.ip_reservation_token and len(asked.targets) > 1:
         raise BadRequest("ip_reservation_token: one address is for one task, and there are several targets")
@@ -86,10 +86,7 @@ def demand(task: Task) -> Demand:
 
 def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflake, list[Task]]:
     targets: list[str | None] = list(asked.targets) or [None] * (asked.nodes or 1)
-    if asked.ip_reservation_token:
-        named = parse_target(targets[0]).hostname if targets[0] else None
-        runner = host.reservations.check_target(asked.ip_reservation_token, named)
-        targets[0] = targets[0] or runner
+    targets[0] = place_of(host, asked.ip_reservation_token, targets[0])
     ids = [host.ids.next() for _ in targets]
     waits = caller.role < Role.OPERATOR
     made = [
@@ -109,6 +106,15 @@ def _make_tasks(host: Host, caller: Caller, asked: SubmitTask) -> tuple[Snowflak
         for rank, (task_id, target) in enumerate(zip(ids, targets, strict=True))
     ]
     return ids[0], made
+
+
+def place_of(host: Host, token: str | None, target: str | None) -> str | None:
+    """The target asked for, or the node of a reserved address; raises BadRequest when they contradict each other."""
+    if token is None:
+        return target
+    refuse_without_overlay(host)
+    runner = host.reservations.check_target(token, parse_target(target).hostname if target else None)
+    return target or runner
 
 
 def check_targets(tx: sqlite3.Connection, targets: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kohakuriver.host.endpoints.tasks import check_policy, check_targets, demand, is_orphan, steer, want
+from kohakuriver.host.endpoints.tasks import check_policy, check_targets, demand, is_orphan, place_of, steer, want
 from kohakuriver.host.services.leases import judge
 from kohakuriver.host.services.quotas import check_submit, check_vps
 from kohakuriver.host.services.workspace import CLEARED
@@ -44,6 +44,8 @@ async def create(host: Host, caller: Caller, asked: SubmitVps) -> NewVps:
         check_submit(tx, caller.name, [demand(made)])
         check_vps(tx, caller.name)
         tasks.insert(tx, made, caller.name)
+        if asked.ip_reservation_token is not None:
+            host.reservations.claim(tx, caller.name, asked.ip_reservation_token, made.task_id)
         audit.record(tx, caller, Deed("vps.create", f"task:{made.task_id}", made.name or ""), host.clock.now())
 
     await steer(host, insert)
@@ -60,7 +62,7 @@ def _make_vps(host: Host, caller: Caller, asked: SubmitVps, public_key: str | No
         owner=caller.name,
         command=command,
         arguments=arguments,
-        target=asked.target,
+        target=place_of(host, asked.ip_reservation_token, asked.target),
         status=S.PENDING,
         submitted_at=rfc3339(host.clock.now()),
         **wish,
