@@ -203,7 +203,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         registry=registry,
         peers=peers,
         clock=clock,
-        outbox=Outbox(),
+        outbox=Outbox(since=clock.monotonic()),
         tarballs=environments.tarballs,
         heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
         kill_grace_seconds=settings.kill_grace_seconds,

@@ -66,6 +66,11 @@ class Report:
     instance: str = declare("The runner's life.", bounds=Bounds(length=64))
     sequence: int = declare("Grows with each report.", bounds=Bounds(least=0))
     workloads: list[WorkloadState] = declare("Every attempt it has.", default=[])
+    store: str = declare(
+        "Which records speak: what they ever took on stands here until its end is acknowledged.",
+        default="",
+        bounds=Bounds(length=64),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,7 +185,8 @@ class Task(TaskSpec):
     """A task as the host keeps it and tells of it; times are UTC RFC 3339.
 
     Of secret variables only the names are told. `attempt` counts placements (an older one is fenced off), `tries` those that may have run and so count against
-    `max_attempts`. `assigned_ip` is its address in the overlay, `rank` which of `world_size` tasks started together it is. `reason` is worked out when asked for and never stored.
+    `max_attempts`. `assigned_ip` is its address in the overlay, `rank` which of `world_size` tasks started together it is. `assigned_store` names the
+    records of its node's runner in which it must be if it ever came there, until it is known to have started. `reason` is worked out when asked for and never stored.
     """
 
     task_id: Snowflake
@@ -202,6 +203,7 @@ class Task(TaskSpec):
     assigned_gpus: list[int] = declare("GPUs given to it, by index.", default=[])
     assigned_numa: int | None = None
     assigned_ip: str | None = None
+    assigned_store: str | None = None
     rank: int = 0
     world_size: int = 1
     reason: str | None = declare("Why it waits, one line a node.", default=None, bounds=Bounds(length=10_000_000))

@@ -42,6 +42,7 @@ class Bench:
     clock: Clock
     loops: Loops
     store: Store
+    store_name: str
     slot: EngineSlot
     cluster: Cluster
     shared: SharedStorage

@@ -145,7 +145,12 @@ class HostLink:
 
     def _new_report(self) -> Report:
         self._sequence += 1
-        return Report(instance=self._instance, sequence=self._sequence, workloads=self._workloads.report())
+        return Report(
+            instance=self._instance,
+            sequence=self._sequence,
+            workloads=self._workloads.report(),
+            store=self._bench.store_name,
+        )
 
     def _take(self, answer: Acknowledged) -> None:
         self._workloads.take(answer)

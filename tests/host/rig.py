@@ -71,6 +71,7 @@ class MadeUpRunner:
     url: str = ""
     talks: bool = True
     instance: str = "first life"
+    store: str = "the records"
     sequence: int = 0
     held: dict[Key, WorkloadState] = field(default_factory=dict)
     orders: list[Any] = field(default_factory=list)
@@ -109,7 +110,8 @@ class MadeUpRunner:
 
     def report(self) -> Report:
         self.sequence += 1
-        return Report(instance=self.instance, sequence=self.sequence, workloads=list(self.held.values()))
+        held = list(self.held.values())
+        return Report(instance=self.instance, sequence=self.sequence, workloads=held, store=self.store)
 
     def take(self, told: Acknowledged) -> None:
         self.told.append(told)

@@ -120,7 +120,8 @@ class MadeUpRunner:
 
     def report(self) -> Report:
         self.sequence += 1
-        return Report(instance=f"life-{self.life}", sequence=self.sequence, workloads=list(self.held.values()))
+        held = list(self.held.values())
+        return Report(instance=f"life-{self.life}", sequence=self.sequence, workloads=held, store=self.hostname)
 
     def take(self, told: Acknowledged) -> None:
         for ref in told.ended:
@@ -174,7 +175,7 @@ class Cluster:
         self.db = Database(self.path, schema.MIGRATIONS)
         self.loops = Loops(self.clock)
         self.settings = HostSettings()
-        self.outbox = Outbox()
+        self.outbox = Outbox(since=self.clock.monotonic())
         self.registry = NodeRegistry([], self.clock.monotonic())
         peers = cast(
             RunnerPeers,

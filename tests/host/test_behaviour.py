@@ -1,6 +1,8 @@
 """What the host does as time passes: silence, loss, return, refusals, restarts; on a clock that is moved by hand."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -282,11 +284,50 @@ def test_what_was_accepted_and_never_reported_is_lost_only_when_no_older_report_
         await house.until(sent)
         await asyncio.sleep(0.05)
         runner.held.clear()
+        runner.store = "other records, for those are lost"
         await house.passes(ABSENCE_GRACE_SECONDS - 15, runner)
         assert (await house.task(task_id))["status"] == "assigning"
         await house.passes(30, runner)
         assert (await house.task(task_id))["status"] == "lost"
         assert runner.executed == [(int(task_id), 1)], "and it was not sent again meanwhile"
+
+    play(tmp_path, script)
+
+
+@asynccontextmanager
+async def deaf_server() -> AsyncIterator[str]:
+    """Where orders go and nobody learns what became of them."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("records", ["kept", "lost"])
+def test_what_never_came_to_its_node_waits_again_when_that_is_proved(tmp_path: Path, records: str) -> None:
+    async def script(house: House) -> None:
+        runner = await house.runner()
+        async with deaf_server() as url:
+            real, runner.url = runner.url, url
+            await runner.register()
+            task_id = await house.submit("true", max_attempts=1)
+            await house.passes(45)
+            await house.becomes(task_id, "lost")
+        runner.url = real
+        if records == "lost":
+            runner.store = "others"
+        await runner.register()
+        await house.passes(ABSENCE_GRACE_SECONDS / 2, runner)
+        assert (await house.task(task_id))["status"] == "lost", "it may still be under way"
+        await house.passes(ABSENCE_GRACE_SECONDS, runner)
+        if records == "lost":
+            assert (await house.task(task_id))["status"] == "lost", "nobody knows"
+        else:
+            done = await house.becomes(task_id, "completed")
+            assert (done["attempt"], done["tries"], runner.executed) == (2, 1, [(int(task_id), 2)])
 
     play(tmp_path, script)
 

@@ -7,19 +7,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kohakuriver.host.services.reconcile import GONE, Elsewhere, judge, judge_gone, judge_refusal, reconcile
+from kohakuriver.host.services.reconcile import (
+    GONE,
+    Elsewhere,
+    judge,
+    judge_gone,
+    judge_never_came,
+    judge_refusal,
+    reconcile,
+)
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status, after
-from kohakuriver.model.report import State, WorkloadState
+from kohakuriver.model.report import Report, State, WorkloadState
 from kohakuriver.model.task import RetryOn, Task
 
 NOW = 1_700_000_000.0
 LIVE = sorted(ON_NODE | {Status.LOST})
 
 
-def row(task_id: int = 1, status: Status = Status.RUNNING, attempt: int = 1, desired: Desired = Desired.RUN) -> Live:
-    return Live("n1", Snowflake(task_id), attempt, status, desired, 0, 1, 0, "[]")
+def row(
+    task_id: int = 1,
+    status: Status = Status.RUNNING,
+    attempt: int = 1,
+    desired: Desired = Desired.RUN,
+    store: str | None = None,
+) -> Live:
+    return Live("n1", Snowflake(task_id), attempt, status, desired, 0, 1, 0, "[]", store)
+
+
+def report(*states: WorkloadState) -> Report:
+    return Report(instance="life", sequence=1, workloads=list(states), store="records")
 
 
 def state(task_id: int = 1, at: State = State.RUNNING, attempt: int = 1, **more: Any) -> WorkloadState:
@@ -49,7 +67,7 @@ def never(_: Live) -> bool:
 @pytest.mark.parametrize("at", list(State))
 @pytest.mark.parametrize("status", LIVE)
 def test_a_row_and_its_attempt_make_news_only_when_they_differ(status: Status, at: State) -> None:
-    verdict = reconcile([row(status=status)], [state(at=at)], {}, never)
+    verdict = reconcile([row(status=status)], report(state(at=at)), {}, never)
     same = (status, at) in {
         (Status.RUNNING, State.RUNNING), (Status.PAUSED, State.PAUSED), (Status.ASSIGNING, State.PREPARING),
         (Status.RUNNING, State.PREPARING), (Status.PAUSED, State.PREPARING),
@@ -73,7 +91,31 @@ def test_a_row_and_its_attempt_make_news_only_when_they_differ(status: Status, a
 def test_what_a_report_does_not_name_is_gone_unless_it_may_still_come(
     standing: Live, awaited: bool, gone: bool
 ) -> None:
-    assert bool(reconcile([standing], [], {}, lambda _: awaited).gone) is gone
+    assert bool(reconcile([standing], report(), {}, lambda _: awaited).gone) is gone
+
+
+@pytest.mark.parametrize("status", [Status.ASSIGNING, Status.LOST])
+@pytest.mark.parametrize(("store", "awaited"), [("records", False), ("records", True), ("others", False)])
+def test_what_the_records_it_was_to_be_in_do_not_name_never_came_unless_it_may_still(
+    status: Status, store: str, awaited: bool
+) -> None:
+    verdict = reconcile([row(status=status, store=store)], report(), {}, lambda _: awaited)
+    assert bool(verdict.never_came) is (store == "records" and not awaited)
+    assert bool(verdict.gone) is (store == "others" and status is Status.ASSIGNING)
+    assert not reconcile([row(status=status, store=store)], report(state()), {}, never).never_came
+
+
+@pytest.mark.parametrize(
+    ("desired", "becomes"),
+    [(Desired.RUN, Status.PENDING), (Desired.PAUSE, Status.PENDING), (Desired.KILL, Status.KILLED)],
+)
+@pytest.mark.parametrize("status", [Status.ASSIGNING, Status.LOST])
+def test_what_never_came_waits_again_as_if_it_had_not_been_placed(
+    status: Status, desired: Desired, becomes: Status
+) -> None:
+    change = judge_never_came(task(status, desired=desired), NOW)
+    assert after(status, change.event) is becomes
+    assert becomes is Status.KILLED or change.values["tries"] == 0
 
 
 @pytest.mark.parametrize(
@@ -92,14 +134,14 @@ def test_what_a_report_does_not_name_is_gone_unless_it_may_still_come(
 def test_what_no_row_of_the_node_knows_is_fenced_ended_or_unknown(
     told: WorkloadState, place: Elsewhere | None, outcome: str
 ) -> None:
-    verdict = reconcile([], [told], {1: place} if place else {}, never)
+    verdict = reconcile([], report(told), {1: place} if place else {}, never)
     found = {name: getattr(verdict, name) for name in ("fenced", "ended", "unknown", "gone", "news")}
     assert [name for name, refs in found.items() if refs] == [outcome]
 
 
 def test_an_older_attempt_beside_the_newer_one_is_fenced_and_the_newer_one_believed() -> None:
     verdict = reconcile(
-        [row(attempt=2)], [state(attempt=1), state(attempt=2)], {1: Elsewhere(2, Status.RUNNING, "n1")}, never
+        [row(attempt=2)], report(state(attempt=1), state(attempt=2)), {1: Elsewhere(2, Status.RUNNING, "n1")}, never
     )
     assert [(ref.task_id, ref.attempt) for ref in verdict.fenced] == [(1, 1)] and not verdict.gone and not verdict.news
 
@@ -119,7 +161,7 @@ def test_every_attempt_and_every_row_has_one_outcome(
     rows: list[Live], states: list[WorkloadState], awaited: bool
 ) -> None:
     elsewhere: dict[int, Elsewhere] = {r.task_id: Elsewhere(r.attempt, r.status, r.node) for r in rows}
-    verdict = reconcile(rows, states, elsewhere, lambda _: awaited)
+    verdict = reconcile(rows, report(*states), elsewhere, lambda _: awaited)
     standing = {(r.task_id, r.attempt): r for r in rows}
     strays = [(s.task_id, s.attempt) for s in states if (s.task_id, s.attempt) not in standing]
     outcomes = [(ref.task_id, ref.attempt) for ref in (*verdict.ended, *verdict.fenced, *verdict.unknown)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kohakuriver.host.services.task_scheduler import ABSENCE_GRACE_SECONDS
 from kohakuriver.model.errors import NotFound
 from kohakuriver.model.report import State
 from kohakuriver.system.secrets import UnsafeFile
@@ -138,6 +139,28 @@ def test_a_restarted_host_sends_again_what_it_may_not_have_sent(tmp_path: Path) 
             real = await second.runner("n1")
             done = await second.becomes(task_id, "completed")
             assert (done["attempt"], real.executed) == (1, [(int(task_id), 1)])
+
+    asyncio.run(body())
+
+
+def test_a_restarted_host_waits_for_what_the_one_before_it_may_have_sent(tmp_path: Path) -> None:
+    async def body() -> None:
+        clock = ManualClock()
+        async with asyncio.timeout(60), running(tmp_path, clock) as first:
+            runner = await first.runner()
+            runner.url = "http://127.0.0.1:1"
+            await runner.register()
+            task_id = await first.submit("true")
+            await first.becomes(task_id, "assigning")
+        async with running(tmp_path, clock) as second:
+            await second.passes(45)
+            await second.becomes(task_id, "lost")
+            runner = await second.runner()
+            await second.passes(ABSENCE_GRACE_SECONDS - 60, runner)
+            assert (await second.task(task_id))["status"] == "lost"
+            await second.passes(60, runner)
+            done = await second.becomes(task_id, "completed")
+            assert (done["attempt"], done["tries"], runner.executed) == (2, 1, [(int(task_id), 2)])
 
     asyncio.run(body())
 

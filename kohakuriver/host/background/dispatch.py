@@ -98,9 +98,11 @@ class Dispatch:
         gangs = waiting(gang_rows.every(tx))
         avoid = self._keep_to_overlay(tx, avoid, gangs)
         made = place(possible, nodes, avoid, held, PASS_LIMIT, quotas=allowance, gangs=gangs)
+        stores = {node.row.hostname: node.store or None for node in known}
         for placement in made:
             task = tasks.get(tx, placement.task_id)
-            tasks.move(tx, task, Change(Event.PLACED, self._placed(tx, task, placement)), now)
+            values = self._placed(tx, task, placement) | {"assigned_store": stores[placement.hostname]}
+            tasks.move(tx, task, Change(Event.PLACED, values), now)
             self.scheduler.outbox.unsent.add((task.task_id, task.attempt + 1))
         self.seen, self.waits = nodes, gangs.waits | allowance.waits
         return len(made)

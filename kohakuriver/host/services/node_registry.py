@@ -48,6 +48,7 @@ class LiveNode:
     strays: int = 0
     instance: str = ""
     sequence: int = -1
+    store: str = ""
     output_bytes: dict[int, tuple[int, int]] = field(default_factory=dict)
     busy: dict[int, bool] = field(default_factory=dict)  # by VPS, whether something works in it
     preparing: dict[int, str] = field(default_factory=dict)  # by task, what its attempt waits for
@@ -58,7 +59,7 @@ class LiveNode:
         """Whether the report is newer than the last one."""
         if report.instance == self.instance and report.sequence <= self.sequence:
             return False
-        self.instance, self.sequence = report.instance, report.sequence
+        self.instance, self.sequence, self.store = report.instance, report.sequence, report.store
         return True
 
     def knows_life(self, report: Report) -> bool:

@@ -11,12 +11,12 @@ from kohakuriver.host.services import workspace
 from kohakuriver.host.services.workspace import CLEARED
 from kohakuriver.host.store.tasks import Change, Live
 from kohakuriver.model.lifecycle import FINAL, ON_NODE, Desired, Event, Status
-from kohakuriver.model.report import AttemptRef, State, WorkloadState
+from kohakuriver.model.report import AttemptRef, Report, State, WorkloadState
 from kohakuriver.model.task import RetryOn, Task
 from kohakuriver.model.units import rfc3339, show_seconds
 from kohakuriver.model.vps import Vps
 
-GONE = "its runner no longer knows it"
+GONE, NEVER_CAME = "its runner no longer knows it", "it never reached its runner"
 STANDING = {State.RUNNING: Status.RUNNING, State.PAUSED: Status.PAUSED}
 
 
@@ -31,10 +31,14 @@ class Elsewhere:
 
 @dataclass(slots=True)
 class Verdict:
-    """What to do after a report: `news` to judge task by task, `gone` to give up, the rest to answer with."""
+    """What to do after a report: `news` to judge task by task, `gone` to give up, the rest to answer with.
+
+    What `never_came` certainly did not run; of what is `gone` nobody knows.
+    """
 
     news: list[WorkloadState] = field(default_factory=list)
     gone: list[Live] = field(default_factory=list)
+    never_came: list[Live] = field(default_factory=list)
     ended: list[AttemptRef] = field(default_factory=list)
     fenced: list[AttemptRef] = field(default_factory=list)
     unknown: list[AttemptRef] = field(default_factory=list)
@@ -42,7 +46,7 @@ class Verdict:
 
 def reconcile(
     rows: Sequence[Live],
-    states: Sequence[WorkloadState],
+    report: Report,
     elsewhere: Mapping[int, Elsewhere],
     awaited: Callable[[Live], bool],
 ) -> Verdict:
@@ -50,7 +54,7 @@ def reconcile(
     verdict = Verdict()
     by_id = {row.task_id: row for row in rows}
     reported = set()
-    for state in states:
+    for state in report.workloads:
         row = by_id.get(state.task_id)
         if row is not None and row.attempt == state.attempt:
             reported.add(state.task_id)
@@ -60,7 +64,11 @@ def reconcile(
         else:
             _settle_stray(state, elsewhere.get(state.task_id), verdict)
     for row in rows:
-        if row.task_id not in reported and _absence_matters(row, awaited):
+        if row.task_id in reported:
+            continue
+        if row.store is not None and row.store == report.store and not awaited(row):
+            verdict.never_came.append(row)
+        elif _absence_matters(row, awaited):
             verdict.gone.append(row)
     return verdict
 
@@ -111,6 +119,13 @@ def judge_gone(task: Task, now: float, why: str) -> Change | None:
     if task.status is Status.LOST:
         return None
     return Change(Event.NODE_LOST, {"error_message": why, "completed_at": rfc3339(now)}, why)
+
+
+def judge_never_came(task: Task, now: float) -> Change:
+    """What becomes of a task that certainly did not run where it was to: it waits again, as if it had not been placed."""
+    if task.desired in (Desired.KILL, Desired.STOP):
+        return judge_absent(task, now, NEVER_CAME)
+    return judge_refusal(task, NEVER_CAME, retry_elsewhere=True, now=now)
 
 
 def judge_absent(task: Task, now: float, why: str) -> Change:

@@ -51,9 +51,11 @@ class Outbox:
     """What is under way to runners; all of it can be lost at any instant and is then worked out anew.
 
     `unsent` attempts have certainly not reached a runner, `sent` ones certainly have, `tried` says when (monotonic) one
-    may have last, `again` before when an order is not to be sent once more and how often it was.
+    may have last, `again` before when an order is not to be sent once more and how often it was. What the host's lives
+    before this one tried, they may have tried until `since`.
     """
 
+    since: float
     under_way: set[Snowflake] = field(default_factory=set)
     unsent: set[Attempt] = field(default_factory=set)
     sent: set[Attempt] = field(default_factory=set)
@@ -199,21 +201,22 @@ class TaskScheduler:
         To be called with a node's reports in their order, one at a time.
         """
         rows, elsewhere = await self.db.read(lambda tx: _standing(tx, node.row.hostname, report.workloads))
-        verdict = reconcile.reconcile(rows, report.workloads, elsewhere, self.may_be_under_way)
+        verdict = reconcile.reconcile(rows, report, elsewhere, self.may_be_under_way)
         node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
         node.preparing = {s.task_id: s.message for s in report.workloads if s.state is State.PREPARING and s.message}
         node.busy = {s.task_id: s.busy for s in report.workloads if s.busy is not None}
         node.strays = len(verdict.unknown)
         ended, fenced = list(verdict.ended), list(verdict.fenced)
         fenced += [ref for ref in verdict.unknown if self._unknown_too_long(ref)]
-        if verdict.news or verdict.gone:
+        if verdict.news or verdict.gone or verdict.never_came:
             ended += await self.db.write(self._judge_all(verdict))
         for state in verdict.news:
             self.outbox.forget_orders(state.task_id, state.attempt)
             if state.refused and state.retry_elsewhere:
                 said = state.message or "no reason given"
                 self.outbox.shun(state.task_id, node.row.hostname, said, self.clock.monotonic())
-        for ref in (*ended, *(AttemptRef(row.task_id, row.attempt) for row in verdict.gone)):
+        absent = [AttemptRef(row.task_id, row.attempt) for row in (*verdict.gone, *verdict.never_came)]
+        for ref in (*ended, *absent):
             self.outbox.forget(ref.task_id, ref.attempt)
         return Acknowledged(ended=ended, fenced=fenced)
 
@@ -282,8 +285,8 @@ class TaskScheduler:
     def may_be_under_way(self, row: Live) -> bool:
         """Whether the absence of a row from a report proves nothing: the report may be older than the order to run it."""
         key = (row.task_id, row.attempt)
-        tried = self.outbox.tried.get(key)
-        if tried is not None and self.clock.monotonic() - tried < ABSENCE_GRACE_SECONDS:
+        tried = self.outbox.tried.get(key, self.outbox.since)
+        if row.task_id in self.outbox.under_way or self.clock.monotonic() - tried < ABSENCE_GRACE_SECONDS:
             return True
         return row.status is Status.ASSIGNING and key not in self.outbox.sent
 
@@ -303,10 +306,15 @@ class TaskScheduler:
                 is_over = task.attempt != state.attempt or task.status in FINAL or task.status is Status.PENDING
                 if is_over and state.state is State.ENDED:  # what still lives is fenced off by the next report
                     over.append(AttemptRef(state.task_id, state.attempt))
-            for row in verdict.gone:
+            for row in (*verdict.gone, *verdict.never_came):
                 task = tasks.get(tx, row.task_id)
-                change = reconcile.judge_gone(task, now, reconcile.GONE) if task.attempt == row.attempt else None
-                if change and task.status not in FINAL and task.status is not Status.PENDING:
+                if task.attempt != row.attempt or task.status in FINAL or task.status is Status.PENDING:
+                    continue
+                gone = row in verdict.gone
+                change = (
+                    reconcile.judge_gone(task, now, reconcile.GONE) if gone else reconcile.judge_never_came(task, now)
+                )
+                if change:
                     tasks.move(tx, task, change, now)
             return over
 

@@ -16,6 +16,7 @@ CLEARED: dict[str, Any] = {
     "assigned_gpus": [],
     "assigned_numa": None,
     "assigned_ip": None,
+    "assigned_store": None,
     "started_at": None,
     "completed_at": None,
     "image_digest": None,
@@ -34,10 +35,11 @@ def order_of(vps: Vps) -> VpsOrder:
 
 
 def facts_of_start(task: Task, now: float) -> dict[str, Any]:
-    """What becomes known when it runs: from now on its files are there, and its lease begins."""
+    """What becomes known when it runs: it came there; of a VPS, its files are there from now on, and its lease begins."""
+    facts: dict[str, Any] = {"assigned_store": None}
     if not isinstance(task, Vps):
-        return {}
-    facts: dict[str, Any] = {"home": task.assigned_node, "restore": None}
+        return facts
+    facts |= {"home": task.assigned_node, "restore": None}
     if task.lease_seconds and not task.expires_at:
         facts["expires_at"] = rfc3339(now + task.lease_seconds)
     return facts

@@ -240,4 +240,7 @@ MIGRATIONS = (
         stops_together INTEGER NOT NULL);
     CREATE INDEX gangs_by_gang ON gangs(gang, rank);
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN store TEXT;
+    """,
 )

@@ -15,14 +15,14 @@ from kohakuriver.model.vps import VPS_TYPE, Vps
 
 COLUMNS = (
     "task_id, batch_id, owner, status, desired, attempt, node, priority, cores, memory_bytes, gpus, target, "
-    "stdout_bytes, stderr_bytes, document, task_type, name"
+    "stdout_bytes, stderr_bytes, document, task_type, name, store"
 )
 KINDS: dict[str, type[Task]] = {"command": Task, VPS_TYPE: Vps}  # what the document of a row holds
 LIVE = "status IN ('assigning', 'running', 'paused', 'lost')"
 MOST_ID = 2**63 - 1
 APART = ("stdout_bytes", "stderr_bytes", "reason")  # members of a task that its document does not hold
 SHOWN = "task_id, status, node, cores, memory_bytes, gpus, target, stdout_bytes, stderr_bytes, document"
-LIVE_COLUMNS = "node, task_id, attempt, status, desired, priority, cores, memory_bytes, gpus"
+LIVE_COLUMNS = "node, task_id, attempt, status, desired, priority, cores, memory_bytes, gpus, store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What is on a node, or was when it went silent; `gpus` is a JSON list of indices."""
+    """What is on a node, or was when it went silent; `gpus` is a JSON list of indices, `store` as `Task.assigned_store`."""
 
     node: str
     task_id: Snowflake
@@ -61,6 +61,7 @@ class Live:
     cores: int
     memory_bytes: int
     gpus: str
+    store: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -259,6 +260,7 @@ def _values(task: Task) -> tuple[Any, ...]:
         codec.dumps(members),
         task.task_type,
         task.name,
+        task.assigned_store,
     )
 
 
