@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from kohakuriver.client.output import Column, Screen, Style, Table, ago, field_lines
-from kohakuriver.model.host_api import Health, NodeHealth
+from kohakuriver.model.host_api import Health, NodeHealth, Orphan
 from kohakuriver.model.join_api import JoinToken
 from kohakuriver.model.node import Gpu, Node, NodeStatus
 from kohakuriver.model.units import show_bytes, show_seconds, unix_seconds
@@ -147,6 +147,19 @@ def join_token_lines(screen: Screen, tokens: Sequence[JoinToken], now: float) ->
         Column("LEFT", lambda t: show_seconds(max(0.0, unix_seconds(t.expires_at) - now)), right=True),
     ]
     return Table(columns, screen).lines(tokens)
+
+
+def orphan_lines(screen: Screen, orphans: Sequence[Orphan], now: float) -> Iterator[str]:
+    columns: list[Column[Orphan]] = [
+        Column("ID", lambda o: str(o.task_id)),
+        Column("ATTEMPT", lambda o: str(o.attempt), right=True, leaves=1),
+        Column("KIND", lambda o: o.task_type),
+        Column("NAME", lambda o: o.name or "-"),
+        Column("OWNER", lambda o: o.owner or "-"),
+        Column("STATE", lambda o: str(o.state)),
+        Column("UP", lambda o: ago(o.started_at, now), right=True, leaves=2),
+    ]
+    return Table(columns, screen).lines(orphans)
 
 
 def _memory(node: NodeHealth) -> str:

@@ -46,6 +46,7 @@ from kohakuriver.host.endpoints import (
     joining,
     node_images,
     nodes,
+    orphans,
     overlay,
     sockets,
     ssh,
@@ -56,6 +57,7 @@ from kohakuriver.host.endpoints import (
     vps_snapshots,
 )
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
+from kohakuriver.host.services.claims import Claims
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.image_work import ImageWork
 from kohakuriver.host.services.ip_reservation import IPReservationManager, token_key
@@ -95,6 +97,7 @@ ANSWERS: list[Bindable[Host]] = [
     *tasks.ANSWERS,
     *approvals.ANSWERS,
     *nodes.ANSWERS,
+    *orphans.ANSWERS,
     *health.ANSWERS,
     *streams.ANSWERS,
     *filesystem.ANSWERS,
@@ -205,6 +208,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         clock=clock,
         outbox=Outbox(since=clock.monotonic()),
         tarballs=environments.tarballs,
+        claims=Claims.under(keys.master),
         heartbeat_interval_seconds=settings.heartbeat_interval_seconds,
         kill_grace_seconds=settings.kill_grace_seconds,
     )

@@ -10,7 +10,7 @@ from kohakuriver.model.codec import JsonObject, Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.node import Node, Sample
-from kohakuriver.model.report import NAME, Acknowledged, Changed, Heartbeat, Register, Registered
+from kohakuriver.model.report import NAME, Acknowledged, Changed, Heartbeat, Register, Registered, State
 from kohakuriver.model.route import MEGABYTE, ByteStream, Channel, PlainText, Route, table_of
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.task import HistoryEntry, SubmitTask, Task
@@ -82,6 +82,25 @@ class Hostname:
 class Drain:
     hostname: str = declare("The node.", bounds=NAME)
     reason: str = declare("Why, for others to read.", default="", bounds=REASON)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A workload on a node that the host's database does not know, as it describes itself; empty: not asked yet."""
+
+    task_id: Snowflake
+    attempt: int
+    state: State
+    task_type: str
+    owner: str
+    name: str
+    started_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphanRef:
+    hostname: str = declare("The node.", bounds=NAME)
+    task_id: Snowflake = declare("The workload.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +180,24 @@ NODE_SHOW = Route("node.status", "GET", N + "/{hostname}", Hostname, Node, R.VIE
 NODE_DRAIN = Route("node.drain", "POST", N + "/{hostname}/drain", Drain, Node, R.ADMIN, "Give it no new tasks.")
 NODE_RESUME = Route("node.resume", "POST", N + "/{hostname}/resume", Hostname, Node, R.ADMIN, "Give it tasks again.")
 NODE_DELETE = Route("node.delete", "DELETE", N + "/{hostname}", Hostname, Nothing, R.ADMIN, "Forget an offline node.")
+NODE_ORPHANS = Route(
+    "node.orphan.list",
+    "GET",
+    N + "/{hostname}/orphans",
+    Hostname,
+    list[Orphan],
+    R.ADMIN,
+    "Workloads that the host knows nothing of.",
+)
+NODE_ORPHAN_REMOVE = Route(
+    "node.orphan.remove",
+    "DELETE",
+    N + "/{hostname}/orphans/{task_id}",
+    OrphanRef,
+    Nothing,
+    R.ADMIN,
+    "Take such a workload away, with all that is kept of it.",
+)
 NODE_REGISTER = Route(
     "node.register",
     "POST",

@@ -38,6 +38,7 @@ class Event(StrEnum):
     NODE_LOST = "node_lost"
     FOUND_ALIVE = "found_alive"
     FOUND_STARTING = "found_starting"
+    ADOPTED = "adopted"  # a node proved to have a later attempt than the row knows
     RETRIED = "retried"  # the attempt failed or was lost, and the retry policy grants another
 
 
@@ -54,6 +55,7 @@ S, E = Status, Event
 ON_NODE = frozenset({S.ASSIGNING, S.RUNNING, S.PAUSED})  # holds resources of its node
 UNFINISHED = frozenset({S.PENDING_APPROVAL, S.PENDING, S.LOST}) | ON_NODE
 FINAL = frozenset(Status) - UNFINISHED  # `lost` may come back, so it is not counted as final
+ADOPTABLE = UNFINISHED - {S.PENDING_APPROVAL} | {S.STOPPED}  # may be older than the truth, in a restored database
 ENDS = {E.EXITED_OK: S.COMPLETED, E.EXITED_BAD: S.FAILED, E.OOM_KILLED: S.KILLED_OOM}
 
 NEXT: dict[tuple[Status, Event], Status] = {
@@ -74,6 +76,7 @@ NEXT: dict[tuple[Status, Event], Status] = {
     (S.PENDING, E.STOPPED): S.STOPPED,  # it waited to be started again, and is no longer wanted
     **{(status, E.KILLED): S.KILLED for status in UNFINISHED},
     **{(status, E.NODE_LOST): S.LOST for status in ON_NODE},
+    **{(status, E.ADOPTED): S.LOST for status in ADOPTABLE},
     **{(status, E.RETRIED): S.PENDING for status in ON_NODE | {S.LOST}},
     **{(status, E.STOPPED): S.STOPPED for status in ON_NODE | {S.LOST}},
     **{(status, end): final for status in ON_NODE | {S.LOST} for end, final in ENDS.items()},

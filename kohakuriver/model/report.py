@@ -30,6 +30,18 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What the order of an attempt said: told of attempts that the host doubts, and `proof` is the host's own."""
+
+    owner: str = declare("Whose it is.", bounds=Bounds(length=64))
+    name: str = declare("What its owner calls it.", default="", bounds=Bounds(length=200))
+    is_vps: bool = declare("Whether it is a VPS.", default=False)
+    gpus: list[int] = declare("GPUs given to it, by index.", default=[])
+    numa_node: int | None = None
+    proof: str = declare("What came with the order.", default="", bounds=Bounds(length=100))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadState:
     """One attempt as its runner knows it; `killed` says that it ended because the host asked for that.
 
@@ -54,6 +66,7 @@ class WorkloadState:
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     busy: bool | None = declare("Whether something works in it; None where nobody looks.", default=None)
+    claim: Claim | None = declare("Whose it is, once the host has doubted it.", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +143,13 @@ class AttemptRef:
 class Acknowledged:
     """What the host made of a report: these ends are stored (forget them), these attempts must go away (fenced).
 
+    `doubted` attempts are not in its rows: it wants to see their claims.
     `overlay` stands when the runner's part of it is another than the runner said it has.
     """
 
     ended: list[AttemptRef] = field(default_factory=list)
     fenced: list[AttemptRef] = field(default_factory=list)
+    doubted: list[AttemptRef] = field(default_factory=list)
     overlay: OverlayPart | None = None
 
 

@@ -51,6 +51,7 @@ class Execute:
     reserved_ip: str | None = declare("Its address in the overlay.", default=None, bounds=IPV4)
     rank: int = declare("Which one it is of a task over several nodes.", default=0, bounds=Bounds(least=0))
     ranks: list[str] = declare("The addresses of all of them, by rank; empty for a task on one node.", default=[])
+    proof: str = declare("By which the host knows later that this order was its own.", default="")
 
 
 def without_password(order: Execute) -> Execute:
@@ -129,6 +130,9 @@ EXECUTE = Route(
 )
 KILL = Route("kill", "POST", "/api/kill", Kill, WorkloadState, N, "End an attempt.", H, 202)
 PAUSE = Route("pause", "POST", "/api/pause", Attempt, WorkloadState, N, "Freeze an attempt.", H)
+DISCARD = Route(
+    "discard", "POST", "/api/discard", Attempt, Nothing, N, "Take away an attempt and all that is kept of it.", H
+)
 RESUME = Route("resume", "POST", "/api/resume", Attempt, WorkloadState, N, "Let a frozen attempt go on.", H)
 STDOUT = Route("stdout", "GET", "/api/tasks/{task_id}/stdout", ReadOutput, ByteStream, N, "Standard output.", H)
 STDERR = Route("stderr", "GET", "/api/tasks/{task_id}/stderr", ReadOutput, ByteStream, N, "Standard error.", H)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kohakuriver.model.errors import EngineFailed
-from kohakuriver.model.report import State, WorkloadState
+from kohakuriver.model.report import Claim, State, WorkloadState
 from kohakuriver.model.runner_api import Execute
 from kohakuriver.model.units import show_bytes, show_seconds
 from kohakuriver.system.engine import Observed, Phase, WorkloadKey
@@ -143,6 +143,18 @@ def stricter(before: KillOrder | None, why: Why, grace_seconds: float, now: floa
     if before.grace_seconds <= grace_seconds:
         return None
     return KillOrder(why=before.why, asked_at=before.asked_at, grace_seconds=grace_seconds)
+
+
+def claim_of(request: Execute) -> Claim:
+    """What the order said of an attempt, for a host that does not remember."""
+    return Claim(
+        owner=request.owner,
+        name=request.spec.name or "",
+        is_vps=request.vps is not None,
+        gpus=request.gpus,
+        numa_node=request.numa_node,
+        proof=request.proof,
+    )
 
 
 def preparing(request: Execute) -> WorkloadState:

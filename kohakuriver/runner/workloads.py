@@ -8,7 +8,7 @@ from dataclasses import replace
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.model.report import Acknowledged, AttemptRef, State, WorkloadState
 from kohakuriver.model.runner_api import Attempt, Execute, Kill
-from kohakuriver.runner.attempt import STANDING, Accepted, Held, KillOrder, Why, one_line, preparing, stricter
+from kohakuriver.runner.attempt import STANDING, Accepted, Held, KillOrder, Why, claim_of, one_line, preparing, stricter
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.life import look_once
 from kohakuriver.runner.store import Kept
@@ -236,6 +236,25 @@ class Workloads:
             held = self._named(ref)
             if held is not None:
                 self._fence(held)
+        for ref in answer.doubted:
+            held = self._named(ref)
+            if held is not None and held.state.claim is None:
+                held.state = replace(held.state, claim=claim_of(held.accepted.request))
+                self._bench.changed.set()
+
+    async def discard(self, asked: Attempt) -> None:
+        """Take away an attempt of which the host knows nothing, with all that is kept of it; raises NotFound, Conflict.
+
+        What has ended already keeps its record until its files are gone, so that the rest can still be found.
+        """
+        held = self._find(asked)
+        is_vps = held.accepted.request.vps is not None
+        if is_vps and held.over:
+            await self._bench.snapshots.discard(asked.task_id)
+        self._fence(held)
+        if is_vps and not held.departed:
+            await held.gone.wait()
+            await self._bench.snapshots.discard(asked.task_id)
 
     async def flush(self) -> None:
         """Forget on disk what is forgotten in memory, many at once."""

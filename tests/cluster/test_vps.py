@@ -1,9 +1,12 @@
 """Workspaces on two real runners with real containers: they keep what they had, whoever is killed in between."""
 
+import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +172,39 @@ def test_what_runs_comes_back_after_its_container_died_and_what_is_stopped_does_
     runs.becomes("running")
     time.sleep(1)
     assert stays.containers() == ["exited"] and stays.look()["status"] == "stopped"
+
+
+@on_docker
+def test_a_database_that_is_restored_from_an_old_copy_costs_no_workspace_its_files(
+    make: Make, cluster: Rig, client: Client, tmp_path: Path
+) -> None:
+    box, database, copy = make(name="box", target="beta"), cluster.folder / "host/host.db", tmp_path / "copy.db"
+    box.becomes("running")
+    box.order("stop")
+    box.becomes("stopped")
+    cluster.host.stop()
+    shutil.copy(database, copy)
+    cluster.host.start()
+    box.order("restart")
+    box.becomes("running", after=1)
+    new = make(name="new", target="beta")
+    for each in (box, new):
+        each.becomes("running")
+        each.inside("echo kept > /root/notes")
+    cluster.host.stop()
+    shutil.copy(copy, database)
+    cluster.host.start()
+    box.becomes("running", after=1)
+
+    def orphans() -> list[list[str]]:
+        found = json.loads(client("node", "orphan", "list", "beta", "--json").stdout)
+        return [[each["task_id"], each["name"], each["owner"]] for each in found]
+
+    cluster.until(lambda: orphans() == [[new.id, "new", "local"]], SECONDS)
+    for each in (box, new):
+        assert each.containers() == ["running"] and each.inside("cat /root/notes") == "kept\n"
+    assert client("node", "orphan", "remove", "beta", new.id).returncode == 0
+    cluster.until(lambda: not new.containers() and not orphans(), SECONDS)
 
 
 @on_docker

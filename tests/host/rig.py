@@ -23,6 +23,7 @@ from kohakuriver.model.node import Gpu, Machine, Metrics, NumaNode, Sample
 from kohakuriver.model.report import (
     Acknowledged,
     Changed,
+    Claim,
     Heartbeat,
     Register,
     Registered,
@@ -43,6 +44,7 @@ from kohakuriver.model.runner_api import (
 )
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.vps import Snapshot, SnapshotId, SnapshotState, TakeSnapshot
+from kohakuriver.runner.attempt import claim_of
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.secrets import load_secret
 from kohakuriver.wire.call import Peer
@@ -80,6 +82,7 @@ class MadeUpRunner:
     told: list[Acknowledged] = field(default_factory=list)
     refusal: RiverError | None = None
     saved: list[Snapshot] = field(default_factory=list)
+    claims: dict[Key, Claim] = field(default_factory=dict)
     kept: dict[int, int] = field(default_factory=dict)  # VPS of which there is a container, and its attempt
     busy: set["asyncio.Task[None]"] = field(default_factory=set)
 
@@ -117,6 +120,9 @@ class MadeUpRunner:
         self.told.append(told)
         for ref in (*told.ended, *told.fenced):
             self.held.pop((ref.task_id, ref.attempt), None)
+        for ref in told.doubted:
+            key = (ref.task_id, ref.attempt)
+            self.held[key] = replace(self.held[key], claim=self.claims.get(key))
 
     def begin_another_life(self) -> None:
         """As after `kill -9`: what it runs goes on."""
@@ -164,6 +170,7 @@ async def execute(runner: MadeUpRunner, caller: Caller, asked: Execute) -> Workl
             code = 0 if word == "true" else 3
             state = replace(state, state=State.ENDED, exit_code=code, ended_at=runner.clock.now(), stdout_bytes=5)
         runner.held[key] = replace(state, state=State.PREPARING, started_at=None) if word == "prepare" else state
+    runner.claims[key] = claim_of(asked)
     if asked.vps is not None:
         runner.kept[asked.task_id] = asked.attempt
     if word == "lose the answer":
@@ -193,6 +200,12 @@ async def stop_vps(runner: MadeUpRunner, caller: Caller, asked: Kill) -> Workloa
 
 async def delete_vps(runner: MadeUpRunner, caller: Caller, asked: TaskRef) -> Nothing:
     runner.orders.append(asked)
+    runner.kept.pop(asked.task_id, None)
+    return Nothing()
+
+
+async def discard(runner: MadeUpRunner, caller: Caller, asked: Attempt) -> Nothing:
+    del runner.held[asked.task_id, _held(runner, asked).attempt]
     runner.kept.pop(asked.task_id, None)
     return Nothing()
 
@@ -270,6 +283,7 @@ ANSWERS: list[Answer[MadeUpRunner]] = [
     on(runner_vps_api.TAKE_SNAPSHOT, take_snapshot),
     on(runner_vps_api.DELETE_SNAPSHOT, delete_snapshot),
     on(runner_api.KILL, kill),
+    on(runner_api.DISCARD, discard),
     on(runner_api.PAUSE, pause),
     on(runner_api.RESUME, resume),
     on_stream(runner_api.STDOUT, output),

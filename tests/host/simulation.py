@@ -13,6 +13,7 @@ from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.endpoints import nodes as node_answers
 from kohakuriver.host.endpoints import tasks as task_answers
+from kohakuriver.host.services.claims import Claims
 from kohakuriver.host.services.ip_reservation import IPReservationManager
 from kohakuriver.host.services.node_registry import NodeRegistry
 from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
@@ -181,7 +182,9 @@ class Cluster:
             RunnerPeers,
             SimpleNamespace(at=lambda hostname, url, fingerprint: Line(self.runners[url.rpartition("/")[2]])),
         )
-        self.scheduler = TaskScheduler(self.db, self.registry, peers, self.clock, self.outbox, 5.0, 10.0, NO_TARBALLS)
+        self.scheduler = TaskScheduler(
+            self.db, self.registry, peers, self.clock, self.outbox, 5.0, 10.0, NO_TARBALLS, Claims(b"key")
+        )
         self.overlay = OverlayNetworkManager(self.settings, self.db, self.registry, self.clock)
         addresses = IPReservationManager(self.overlay, b"", random.getrandbits)
         self.dispatch = Dispatch(self.db, self.registry, self.scheduler, self.loops, self.clock, Wake(), addresses)

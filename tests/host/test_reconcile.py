@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kohakuriver.host.services.reconcile import (
     GONE,
     Elsewhere,
+    adopted,
     judge,
     judge_gone,
     judge_never_came,
@@ -18,8 +19,8 @@ from kohakuriver.host.services.reconcile import (
 )
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model.codec import Snowflake
-from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status, after
-from kohakuriver.model.report import Report, State, WorkloadState
+from kohakuriver.model.lifecycle import ADOPTABLE, ON_NODE, Desired, Event, Status, after
+from kohakuriver.model.report import AttemptRef, Claim, Report, State, WorkloadState
 from kohakuriver.model.task import RetryOn, Task
 
 NOW = 1_700_000_000.0
@@ -61,13 +62,21 @@ def never(_: Live) -> bool:
     return False
 
 
+def good(state: WorkloadState) -> bool:
+    return state.claim is not None and state.claim.proof == "good"
+
+
+def claim(proof: str = "good") -> Claim:
+    return Claim(owner="ada", gpus=[1], proof=proof)
+
+
 # --- rows against a report ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", list(State))
 @pytest.mark.parametrize("status", LIVE)
 def test_a_row_and_its_attempt_make_news_only_when_they_differ(status: Status, at: State) -> None:
-    verdict = reconcile([row(status=status)], report(state(at=at)), {}, never)
+    verdict = reconcile([row(status=status)], report(state(at=at)), {}, never, good)
     same = (status, at) in {
         (Status.RUNNING, State.RUNNING), (Status.PAUSED, State.PAUSED), (Status.ASSIGNING, State.PREPARING),
         (Status.RUNNING, State.PREPARING), (Status.PAUSED, State.PREPARING),
@@ -91,7 +100,7 @@ def test_a_row_and_its_attempt_make_news_only_when_they_differ(status: Status, a
 def test_what_a_report_does_not_name_is_gone_unless_it_may_still_come(
     standing: Live, awaited: bool, gone: bool
 ) -> None:
-    assert bool(reconcile([standing], report(), {}, lambda _: awaited).gone) is gone
+    assert bool(reconcile([standing], report(), {}, lambda _: awaited, good).gone) is gone
 
 
 @pytest.mark.parametrize("status", [Status.ASSIGNING, Status.LOST])
@@ -99,10 +108,10 @@ def test_what_a_report_does_not_name_is_gone_unless_it_may_still_come(
 def test_what_the_records_it_was_to_be_in_do_not_name_never_came_unless_it_may_still(
     status: Status, store: str, awaited: bool
 ) -> None:
-    verdict = reconcile([row(status=status, store=store)], report(), {}, lambda _: awaited)
+    verdict = reconcile([row(status=status, store=store)], report(), {}, lambda _: awaited, good)
     assert bool(verdict.never_came) is (store == "records" and not awaited)
     assert bool(verdict.gone) is (store == "others" and status is Status.ASSIGNING)
-    assert not reconcile([row(status=status, store=store)], report(state()), {}, never).never_came
+    assert not reconcile([row(status=status, store=store)], report(state()), {}, never, good).never_came
 
 
 @pytest.mark.parametrize(
@@ -129,25 +138,64 @@ def test_what_never_came_waits_again_as_if_it_had_not_been_placed(
         (state(at=State.PREPARING), Elsewhere(1, Status.KILLED, "n1"), "fenced"),
         (state(at=State.ENDED), Elsewhere(1, Status.COMPLETED, "n1"), "ended"),
         (state(at=State.PAUSED), Elsewhere(1, Status.COMPLETED, "n1"), "fenced"),
+        (state(attempt=2), Elsewhere(1, Status.STOPPED, "n1"), "unknown"),
+        (state(attempt=2, claim=claim("made up")), Elsewhere(1, Status.STOPPED, "n1"), "unknown"),
+        (state(attempt=2, claim=claim()), Elsewhere(1, Status.STOPPED, "n1"), "later"),
+        (state(attempt=1, claim=claim()), Elsewhere(0, Status.PENDING, None), "later"),
+        (state(attempt=1, claim=claim()), Elsewhere(0, Status.PENDING_APPROVAL, None), "unknown"),
+        (state(attempt=2, claim=claim()), Elsewhere(1, Status.KILLED, "n1"), "unknown"),
+        (state(attempt=1, claim=claim()), Elsewhere(2, Status.RUNNING, "n1"), "fenced"),
+        (state(claim=claim()), Elsewhere(1, Status.RUNNING, "n2"), "unknown"),
     ],
 )
-def test_what_no_row_of_the_node_knows_is_fenced_ended_or_unknown(
+def test_what_no_row_of_the_node_knows_is_fenced_ended_adopted_or_unknown(
     told: WorkloadState, place: Elsewhere | None, outcome: str
 ) -> None:
-    verdict = reconcile([], report(told), {1: place} if place else {}, never)
-    found = {name: getattr(verdict, name) for name in ("fenced", "ended", "unknown", "gone", "news")}
+    verdict = reconcile([], report(told), {1: place} if place else {}, never, good)
+    found = {name: getattr(verdict, name) for name in ("fenced", "ended", "unknown", "gone", "news", "later")}
     assert [name for name, refs in found.items() if refs] == [outcome]
 
 
 def test_an_older_attempt_beside_the_newer_one_is_fenced_and_the_newer_one_believed() -> None:
     verdict = reconcile(
-        [row(attempt=2)], report(state(attempt=1), state(attempt=2)), {1: Elsewhere(2, Status.RUNNING, "n1")}, never
+        [row(attempt=2)],
+        report(state(attempt=1), state(attempt=2)),
+        {1: Elsewhere(2, Status.RUNNING, "n1")},
+        never,
+        good,
     )
     assert [(ref.task_id, ref.attempt) for ref in verdict.fenced] == [(1, 1)] and not verdict.gone and not verdict.news
 
 
+@pytest.mark.parametrize(
+    ("told", "gone"), [(None, False), (claim(), False), (claim("made up"), True)], ids=["not asked", "proven", "lie"]
+)
+def test_a_row_of_the_past_is_not_given_up_while_its_node_may_have_a_later_attempt(
+    told: Claim | None, gone: bool
+) -> None:
+    elsewhere = {1: Elsewhere(1, Status.RUNNING, "n1")}
+    verdict = reconcile([row()], report(state(attempt=2, claim=told)), elsewhere, never, good)
+    assert bool(verdict.gone) is gone
+
+
+@pytest.mark.parametrize("status", sorted(ADOPTABLE))
+@pytest.mark.parametrize("at", list(State))
+def test_a_task_of_a_restored_database_comes_to_stand_with_the_later_attempt(status: Status, at: State) -> None:
+    told = state(attempt=3, at=at, exit_code=0 if at is State.ENDED else None, claim=claim())
+    change = adopted(task(status), told, "n9")
+    becomes = played(replace(task(status), status=after(status, change.event), **change.values), told)
+    assert (becomes.attempt, becomes.assigned_node, becomes.assigned_gpus) == (3, "n9", [1])
+    same = {State.PREPARING: Status.ASSIGNING, State.ENDED: Status.COMPLETED}
+    assert becomes.status is same.get(at, Status(at) if at in ("running", "paused") else status)
+
+
 STATES = st.builds(
-    state, st.integers(1, 4), st.sampled_from(list(State)), st.integers(1, 3), exit_code=st.none() | st.integers(0, 3)
+    state,
+    st.integers(1, 4),
+    st.sampled_from(list(State)),
+    st.integers(1, 3),
+    exit_code=st.none() | st.integers(0, 3),
+    claim=st.sampled_from([None, claim(), claim("made up")]),
 )
 ROWS = st.lists(
     st.builds(row, st.integers(1, 4), st.sampled_from(LIVE), st.integers(1, 3), st.sampled_from(list(Desired))),
@@ -161,15 +209,18 @@ def test_every_attempt_and_every_row_has_one_outcome(
     rows: list[Live], states: list[WorkloadState], awaited: bool
 ) -> None:
     elsewhere: dict[int, Elsewhere] = {r.task_id: Elsewhere(r.attempt, r.status, r.node) for r in rows}
-    verdict = reconcile(rows, report(*states), elsewhere, lambda _: awaited)
+    verdict = reconcile(rows, report(*states), elsewhere, lambda _: awaited, good)
     standing = {(r.task_id, r.attempt): r for r in rows}
     strays = [(s.task_id, s.attempt) for s in states if (s.task_id, s.attempt) not in standing]
-    outcomes = [(ref.task_id, ref.attempt) for ref in (*verdict.ended, *verdict.fenced, *verdict.unknown)]
+    refs: list[AttemptRef | WorkloadState] = [*verdict.ended, *verdict.fenced, *verdict.unknown, *verdict.later]
+    outcomes = [(ref.task_id, ref.attempt) for ref in refs]
     assert len(set(outcomes)) == len(outcomes) and set(outcomes) <= set(strays)
     assert {(s.task_id, s.attempt) for s in verdict.news} <= standing.keys()
     reported = {(s.task_id, s.attempt) for s in states}
     for each in verdict.gone:
         assert (each.task_id, each.attempt) not in reported
+    for told in verdict.later:
+        assert told.attempt > elsewhere[told.task_id].attempt and good(told)
     for ref in verdict.fenced:
         assert ref.attempt < elsewhere[ref.task_id].attempt, "nothing that is of now is fenced"
 

@@ -16,6 +16,7 @@ pending_approval  approved      pending
 pending_approval  rejected      rejected
 pending_approval  killed        killed
 pending           placed        assigning
+pending           adopted       lost
 pending           killed        killed
 pending           stopped       stopped
 assigning         returned      pending
@@ -27,6 +28,7 @@ assigning         oom_killed    killed_oom
 assigning         killed        killed
 assigning         stopped       stopped
 assigning         node_lost     lost
+assigning         adopted       lost
 assigning         retried       pending
 running           paused        paused
 running           exited_ok     completed
@@ -35,6 +37,7 @@ running           oom_killed    killed_oom
 running           killed        killed
 running           stopped       stopped
 running           node_lost     lost
+running           adopted       lost
 running           retried       pending
 paused            resumed       running
 paused            exited_ok     completed
@@ -43,10 +46,12 @@ paused            oom_killed    killed_oom
 paused            killed        killed
 paused            stopped       stopped
 paused            node_lost     lost
+paused            adopted       lost
 paused            retried       pending
 lost              found_alive   running
 lost              found_starting assigning
 lost              returned      pending
+lost              adopted       lost
 lost              refused       failed
 lost              exited_ok     completed
 lost              exited_bad    failed
@@ -55,6 +60,7 @@ lost              killed        killed
 lost              stopped       stopped
 lost              retried       pending
 stopped           restarted     pending
+stopped           adopted       lost
 stopped           killed        killed
 """
 ALLOWED = {(S(a), E(b)): S(c) for a, b, c in (line.split() for line in TABLE.strip().splitlines())}
@@ -90,7 +96,8 @@ def test_every_status_can_be_reached_and_every_event_can_happen() -> None:
 
 
 def test_only_a_stopped_workspace_has_a_life_after_its_end() -> None:
-    assert {(at, event) for at, event in NEXT if at in FINAL} == {(S.STOPPED, E.RESTARTED), (S.STOPPED, E.KILLED)}
+    after_end = {E.RESTARTED, E.KILLED, E.ADOPTED}
+    assert {(at, event) for at, event in NEXT if at in FINAL} == {(S.STOPPED, event) for event in after_end}
 
 
 def test_whatever_is_unfinished_can_be_killed_and_reaches_an_end() -> None:
@@ -110,7 +117,7 @@ def test_final_stays_final_under_any_events(status: Status, events: list[Event])
         except Conflict:
             continue
         if ended is not None:
-            assert ended is S.STOPPED and event in (E.RESTARTED, E.KILLED)
+            assert ended is S.STOPPED and event in (E.RESTARTED, E.KILLED, E.ADOPTED)
         ended = status if status in FINAL else None
 
 
@@ -126,7 +133,7 @@ def test_nothing_runs_that_was_not_placed_and_nothing_is_placed_twice(status: St
         if event is E.PLACED:
             assert not placed
         approved |= event is E.APPROVED
-        placed = placed or event is E.PLACED
+        placed = placed or event in (E.PLACED, E.ADOPTED)  # by a host that remembers it no more
         assert approved or status in (S.PENDING_APPROVAL, S.REJECTED, S.KILLED)
         assert placed or status not in ON_NODE | {S.LOST, S.COMPLETED, S.FAILED, S.KILLED_OOM}
         placed = placed and status is not S.PENDING

@@ -27,12 +27,13 @@ ROUTES = (host_api.NODE_REGISTER, host_api.NODE_HEARTBEAT, host_api.NODE_REPORT,
 
 @dataclass
 class FakeHost:
-    """`acknowledges` ends or not, `fences` these, is ill with `error`; `told` is the latest state of each attempt."""
+    """`acknowledges` ends or not, `fences` and `doubts` these, is ill with `error`; `told` is the latest state of each attempt."""
 
     cluster_id: str = "riverbed"
     heartbeat_interval_seconds: float = 5.0
     acknowledges: bool = True
     fences: list[AttemptRef] = field(default_factory=list)
+    doubts: list[AttemptRef] = field(default_factory=list)
     error: RiverError | None = None
     knows: bool = False
     port: int = 0
@@ -58,7 +59,8 @@ class FakeHost:
                 self.ends.append(state)
             self.told[key] = state
         ended = [AttemptRef(s.task_id, s.attempt) for s in report.workloads if s.state is State.ENDED]
-        return Acknowledged(ended=ended if self.acknowledges else [], fenced=list(self.fences))
+        taken = ended if self.acknowledges else []
+        return Acknowledged(ended=taken, fenced=list(self.fences), doubted=list(self.doubts))
 
     def latest(self) -> dict[tuple[int, int], WorkloadState]:
         """What the last report said."""

@@ -193,7 +193,7 @@ def request(*command: str, task_id: int = 1, attempt: int = 1, **changes: Any) -
     }
     program, *arguments = command
     spec = TaskSpec(command=program, arguments=arguments, **changes)
-    return Execute(task_id=Snowflake(task_id), attempt=attempt, owner="ada", spec=spec, **outer)
+    return Execute(task_id=Snowflake(task_id), attempt=attempt, owner="ada", spec=spec, proof="signed", **outer)
 
 
 Script = Callable[[Stage], Awaitable[None]]

@@ -98,6 +98,7 @@ REQUESTS: dict[str, Any] = {
     "vps.snapshots": TaskRef(task_id=TASK),
     "vps.snapshot.create": TakeSnapshot(task_id=TASK),
     "vps.snapshot.delete": SnapshotId(task_id=TASK, timestamp=1),
+    "discard": Attempt(task_id=TASK, attempt=1),
     "pause": Attempt(task_id=TASK, attempt=1),
     "resume": Attempt(task_id=TASK, attempt=1),
     "stdout": ReadOutput(task_id=TASK),

@@ -9,8 +9,8 @@ import pytest
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Conflict, EngineFailed
 from kohakuriver.model.node import Gpu
-from kohakuriver.model.report import State
-from kohakuriver.model.runner_api import TaskRef
+from kohakuriver.model.report import AttemptRef, Claim, State
+from kohakuriver.model.runner_api import DISCARD, Attempt, TaskRef
 from kohakuriver.model.runner_vps_api import DELETE_VPS, SNAPSHOTS, TAKE_SNAPSHOT
 from kohakuriver.model.vps import SnapshotState, TakeSnapshot
 from kohakuriver.runner.snapshots import to_prune
@@ -193,6 +193,38 @@ def test_a_deleted_vps_leaves_nothing(tmp_path: Path) -> None:
         await stage.call(DELETE_VPS, DELETE)
         await stage.call(DELETE_VPS, DELETE)
         assert not stage.node.workloads
+
+    play(tmp_path, script)
+
+
+def test_a_host_that_does_not_know_a_vps_learns_whose_it_is(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await running(stage)
+        assert stage.host.told[key()].claim is None
+        await stage.another_runner()
+        stage.host.doubts.append(AttemptRef(Snowflake(1), 1))
+        await stage.until(lambda: stage.host.told[key()].claim is not None, pass_seconds=0.1)
+        assert stage.host.told[key()].claim == Claim(owner="ada", is_vps=True, proof="signed")
+        assert workload(stage).phase is Phase.RUNNING
+
+    play(tmp_path, script)
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "stopped"])
+def test_a_vps_that_an_admin_discards_leaves_nothing(tmp_path: Path, runs: bool) -> None:
+    async def script(stage: Stage) -> None:
+        await running(stage)
+        stage.host.acknowledges = False  # it does not know what has ended there
+        await stage.call(TAKE_SNAPSHOT, TakeSnapshot(task_id=Snowflake(1)))
+        await stage.until(lambda: stage.node.snapshots.get(1))
+        if not runs:
+            await stage.stop_vps()
+            await stage.told("ended", pass_seconds=0.1)
+        with pytest.raises(Conflict, match="attempt 1, not 2"):
+            await stage.call(DISCARD, Attempt(task_id=Snowflake(1), attempt=2))
+        await stage.call(DISCARD, Attempt(task_id=Snowflake(1), attempt=1))
+        await stage.until(lambda: not stage.node.workloads and not stage.node.snapshots.get(1))
+        await stage.until(lambda: not stage.runner.workloads.holds_any)
 
     play(tmp_path, script)
 

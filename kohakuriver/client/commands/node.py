@@ -78,6 +78,10 @@ def show_deleted(order: Order, nothing: Nothing) -> Iterator[str]:
     yield from ()
 
 
+def show_orphans(order: Order, orphans: list[api.Orphan]) -> Iterator[str]:
+    return view.orphan_lines(order.screen, orphans, order.clock.now())
+
+
 def show_revoked(order: Order, nothing: Nothing) -> Iterator[str]:
     order.notes.hint("the name stays closed until a machine joins under it again; `node delete` forgets it")
     yield from ()
@@ -97,6 +101,11 @@ def show_join_tokens(order: Order, tokens: list[join_api.JoinToken]) -> Iterator
     return view.join_token_lines(order.screen, tokens, order.clock.now())
 
 
+ORPHANS_MORE = """\
+After an old database was restored, a node may have workloads that the host has no record of. They go on, and nothing
+of them is lost; nobody can reach them through this host. `orphan remove` ends one and takes away all that is kept of
+it, snapshots too.
+"""
 COMMANDS: tuple[Command[Any, Any], ...] = (
     Command("list", api.NODE_LIST, act=list_nodes, extra=(STATUS,)),
     Command("status", api.NODE_SHOW, show=show_node, about="All about a node.", many=True, spelled=ONE),
@@ -114,6 +123,14 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     Command("drain", api.NODE_DRAIN, show=show_change, many=True, spelled=ONE),
     Command("resume", api.NODE_RESUME, show=show_change, many=True, spelled=ONE),
     Command("delete", api.NODE_DELETE, show=show_deleted, many=True, spelled=ONE),
+    Command("orphan list", api.NODE_ORPHANS, show=show_orphans, spelled=ONE, more=ORPHANS_MORE),
+    Command(
+        "orphan remove",
+        api.NODE_ORPHAN_REMOVE,
+        show=show_deleted,
+        spelled=ONE | {"task_id": Spelling(metavar="ID", parse=whole_id)},
+        more=ORPHANS_MORE,
+    ),
     Command("revoke", join_api.NODE_REVOKE, show=show_revoked, many=True, spelled=ONE),
     Command(
         "token create",

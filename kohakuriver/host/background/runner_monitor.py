@@ -57,6 +57,7 @@ def warnings_of(node: LiveNode) -> list[str]:
         found.append(f"its clock is {node.clock_skew_seconds:+.0f}s off the host's")
     if node.row.version != __version__:
         found.append(f"it runs release {node.row.version}, the host {__version__}")
-    if node.strays:
-        found.append(f"{node.strays} workloads that the host knows nothing of")
+    if node.orphans:
+        show = f"kohakuriver node orphan list {node.row.hostname}"
+        found.append(f"{len(node.orphans)} workloads that the host knows nothing of ({show})")
     return found

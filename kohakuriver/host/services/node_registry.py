@@ -20,7 +20,7 @@ from kohakuriver.host.store.tasks import Live
 from kohakuriver.model import codec
 from kohakuriver.model.errors import NotFound
 from kohakuriver.model.node import Metrics, Node, NodeStatus, Sample
-from kohakuriver.model.report import Report
+from kohakuriver.model.report import Report, WorkloadState
 from kohakuriver.model.units import rfc3339
 
 HISTORY_SECONDS = 60
@@ -45,7 +45,7 @@ class LiveNode:
     clock_skew_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     watch_warnings: tuple[str, ...] = ()
-    strays: int = 0
+    orphans: tuple[WorkloadState, ...] = ()  # of which no row knows
     instance: str = ""
     sequence: int = -1
     store: str = ""

@@ -1,7 +1,8 @@
 """What a runner's report means for the tasks that the host has on that node: pure.
 
 The report is complete: what it does not name is not there. Each attempt stands for itself; what belongs to an older
-one is fenced off, never believed.
+one is fenced off, never believed. A later one than the row knows is the truth if the node can prove that it was given
+it: then the rows are older than that, from a database that was restored. Of what no row knows nothing is removed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from kohakuriver.host.services import workspace
 from kohakuriver.host.services.workspace import CLEARED
 from kohakuriver.host.store.tasks import Change, Live
-from kohakuriver.model.lifecycle import FINAL, ON_NODE, Desired, Event, Status
+from kohakuriver.model.lifecycle import ADOPTABLE, FINAL, ON_NODE, Desired, Event, Status
 from kohakuriver.model.report import AttemptRef, Report, State, WorkloadState
 from kohakuriver.model.task import RetryOn, Task
 from kohakuriver.model.units import rfc3339, show_seconds
@@ -33,15 +34,17 @@ class Elsewhere:
 class Verdict:
     """What to do after a report: `news` to judge task by task, `gone` to give up, the rest to answer with.
 
-    What `never_came` certainly did not run; of what is `gone` nobody knows.
+    What `never_came` certainly did not run; of what is `gone` nobody knows. `later` attempts than those of the rows are
+    to be adopted; `unknown` ones are nobody's, as far as the rows tell.
     """
 
     news: list[WorkloadState] = field(default_factory=list)
+    later: list[WorkloadState] = field(default_factory=list)
     gone: list[Live] = field(default_factory=list)
     never_came: list[Live] = field(default_factory=list)
     ended: list[AttemptRef] = field(default_factory=list)
     fenced: list[AttemptRef] = field(default_factory=list)
-    unknown: list[AttemptRef] = field(default_factory=list)
+    unknown: list[WorkloadState] = field(default_factory=list)
 
 
 def reconcile(
@@ -49,8 +52,12 @@ def reconcile(
     report: Report,
     elsewhere: Mapping[int, Elsewhere],
     awaited: Callable[[Live], bool],
+    proven: Callable[[WorkloadState], bool],
 ) -> Verdict:
-    """Compare one node's rows with its report; `awaited` says of a row never reported yet that it may still be."""
+    """Compare one node's rows with its report.
+
+    `awaited` says of a row never reported yet that it may still be, `proven` that an attempt was given to the node.
+    """
     verdict = Verdict()
     by_id = {row.task_id: row for row in rows}
     reported = set()
@@ -62,7 +69,9 @@ def reconcile(
             if is_alive or STANDING.get(state.state, row.status) is not row.status or state.state is State.ENDED:
                 verdict.news.append(state)
         else:
-            _settle_stray(state, elsewhere.get(state.task_id), verdict)
+            _settle_stray(state, elsewhere.get(state.task_id), proven, verdict)
+            if row is not None and row.attempt < state.attempt and (state.claim is None or state in verdict.later):
+                reported.add(state.task_id)  # what the row tells is of the past
     for row in rows:
         if row.task_id in reported:
             continue
@@ -79,14 +88,35 @@ def _absence_matters(row: Live, awaited: Callable[[Live], bool]) -> bool:
     return row.status in (Status.RUNNING, Status.PAUSED) or not awaited(row)
 
 
-def _settle_stray(state: WorkloadState, place: Elsewhere | None, verdict: Verdict) -> None:
+def _settle_stray(
+    state: WorkloadState, place: Elsewhere | None, proven: Callable[[WorkloadState], bool], verdict: Verdict
+) -> None:
     attempt = AttemptRef(state.task_id, state.attempt)
     if place is None:
-        verdict.unknown.append(attempt)
+        verdict.unknown.append(state)
+    elif state.attempt > place.attempt:
+        (verdict.later if place.status in ADOPTABLE and proven(state) else verdict.unknown).append(state)
     elif state.state is State.ENDED:
         verdict.ended.append(attempt)
     elif state.attempt < place.attempt or place.status in FINAL or place.status is Status.PENDING:
         verdict.fenced.append(attempt)
+    else:
+        verdict.unknown.append(state)  # the same number on two nodes, as only a restored database can give it
+
+
+def adopted(task: Task, state: WorkloadState, hostname: str) -> Change:
+    """The event by which a task comes to stand with a later attempt; what that does now, `judge` says."""
+    assert state.claim is not None
+    values: dict[str, object] = {
+        "attempt": state.attempt,
+        "assigned_node": hostname,
+        "assigned_store": None,
+        "assigned_gpus": state.claim.gpus,
+        "assigned_numa": state.claim.numa_node,
+    }
+    if isinstance(task, Vps):
+        values["home"] = hostname
+    return Change(Event.ADOPTED, values, "its node has a later attempt than the host's database")
 
 
 def judge(task: Task, state: WorkloadState, now: float) -> list[Change]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kohakuriver.host.services import reconcile, workspace
+from kohakuriver.host.services.claims import Claims
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
 from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.store import gangs, task_secrets, tasks
@@ -14,7 +15,7 @@ from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Unavailable
 from kohakuriver.model.image import Tarball
-from kohakuriver.model.lifecycle import FINAL, Desired, Event, Status
+from kohakuriver.model.lifecycle import ADOPTABLE, FINAL, Desired, Event, Status
 from kohakuriver.model.report import Acknowledged, AttemptRef, Report, State, WorkloadState
 from kohakuriver.model.runner_vps_api import CREATE_VPS, DELETE_VPS, RESTART_VPS, STOP_VPS
 from kohakuriver.model.task import Task, TaskSpec, spec_values
@@ -123,6 +124,7 @@ class TaskScheduler:
     heartbeat_interval_seconds: float
     kill_grace_seconds: float
     tarballs: Tarballs
+    claims: Claims
 
     async def send_task_to_runner(self, row: Live) -> None:
         """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
@@ -144,6 +146,7 @@ class TaskScheduler:
             reserved_ip=task.assigned_ip,
             rank=task.rank,
             ranks=ranks,
+            proof=self.claims.proof(task.task_id, task.attempt, row.node),
         )
         route = runner_api.EXECUTE if vps is None else CREATE_VPS if vps.is_new else RESTART_VPS
         key = (row.task_id, row.attempt)
@@ -200,25 +203,29 @@ class TaskScheduler:
 
         To be called with a node's reports in their order, one at a time.
         """
-        rows, elsewhere = await self.db.read(lambda tx: _standing(tx, node.row.hostname, report.workloads))
-        verdict = reconcile.reconcile(rows, report, elsewhere, self.may_be_under_way)
+        hostname = node.row.hostname
+        rows, elsewhere = await self.db.read(lambda tx: _standing(tx, hostname, report.workloads))
+        proven: Callable[[WorkloadState], bool] = lambda state: self.claims.is_good(state, hostname)
+        verdict = reconcile.reconcile(rows, report, elsewhere, self.may_be_under_way, proven)
         node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
         node.preparing = {s.task_id: s.message for s in report.workloads if s.state is State.PREPARING and s.message}
         node.busy = {s.task_id: s.busy for s in report.workloads if s.busy is not None}
-        node.strays = len(verdict.unknown)
+        node.orphans = tuple(verdict.unknown)
         ended, fenced = list(verdict.ended), list(verdict.fenced)
-        fenced += [ref for ref in verdict.unknown if self._unknown_too_long(ref)]
-        if verdict.news or verdict.gone or verdict.never_came:
-            ended += await self.db.write(self._judge_all(verdict))
+        over = [state for state in verdict.unknown if _leaves_nothing(state) and self._unknown_too_long(state)]
+        fenced += [AttemptRef(state.task_id, state.attempt) for state in over]
+        if verdict.news or verdict.later or verdict.gone or verdict.never_came:
+            ended += await self.db.write(self._judge_all(verdict, hostname))
         for state in verdict.news:
             self.outbox.forget_orders(state.task_id, state.attempt)
             if state.refused and state.retry_elsewhere:
                 said = state.message or "no reason given"
-                self.outbox.shun(state.task_id, node.row.hostname, said, self.clock.monotonic())
+                self.outbox.shun(state.task_id, hostname, said, self.clock.monotonic())
         absent = [AttemptRef(row.task_id, row.attempt) for row in (*verdict.gone, *verdict.never_came)]
         for ref in (*ended, *absent):
             self.outbox.forget(ref.task_id, ref.attempt)
-        return Acknowledged(ended=ended, fenced=fenced)
+        doubted = [AttemptRef(state.task_id, state.attempt) for state in verdict.unknown if state.claim is None]
+        return Acknowledged(ended=ended, fenced=fenced, doubted=doubted)
 
     async def give_up_on(self, hostname: str, why: str) -> int:
         """A node went silent: its tasks are lost, or wait again; how many there were."""
@@ -290,17 +297,19 @@ class TaskScheduler:
             return True
         return row.status is Status.ASSIGNING and key not in self.outbox.sent
 
-    def _unknown_too_long(self, ref: AttemptRef) -> bool:
+    def _unknown_too_long(self, state: WorkloadState) -> bool:
         now = self.clock.monotonic()
-        return now - self.outbox.unknown_since.setdefault((ref.task_id, ref.attempt), now) > UNKNOWN_GRACE_SECONDS
+        return now - self.outbox.unknown_since.setdefault((state.task_id, state.attempt), now) > UNKNOWN_GRACE_SECONDS
 
-    def _judge_all(self, verdict: reconcile.Verdict) -> Work[list[AttemptRef]]:
+    def _judge_all(self, verdict: reconcile.Verdict, hostname: str) -> Work[list[AttemptRef]]:
         now = self.clock.now()
 
         def apply(tx: sqlite3.Connection) -> list[AttemptRef]:
             over = []
-            for state in verdict.news:
+            for state in (*verdict.later, *verdict.news):
                 task = tasks.get(tx, state.task_id)
+                if state in verdict.later and task.attempt < state.attempt and task.status in ADOPTABLE:
+                    task = tasks.move(tx, task, reconcile.adopted(task, state, hostname), now)
                 if task.attempt == state.attempt:
                     task = _apply(tx, task, state, now)
                 is_over = task.attempt != state.attempt or task.status in FINAL or task.status is Status.PENDING
@@ -324,6 +333,11 @@ class TaskScheduler:
 def _order_of(tx: sqlite3.Connection, task_id: Snowflake) -> tuple[Task, dict[str, str], str, list[str]]:
     secret_env, login = task_secrets.of_task(tx, task_id), task_secrets.login_of(tx, task_id)
     return tasks.get(tx, task_id), secret_env, login, gangs.ranks(tx, task_id)
+
+
+def _leaves_nothing(state: WorkloadState) -> bool:
+    """Whether there is nothing to lose but how it ended: of a VPS its files are there."""
+    return state.state is State.ENDED and state.claim is not None and not state.claim.is_vps
 
 
 def _apply(tx: sqlite3.Connection, task: Task, state: WorkloadState, now: float) -> Task:

@@ -3,7 +3,7 @@
 from kohakuriver.model import runner_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.report import WorkloadState
-from kohakuriver.model.runner_api import Attempt, Execute, Kill
+from kohakuriver.model.runner_api import Attempt, Execute, Kill, Nothing
 from kohakuriver.runner.state import Runner
 from kohakuriver.wire.serve import on
 
@@ -24,9 +24,15 @@ async def resume(runner: Runner, caller: Caller, asked: Attempt) -> WorkloadStat
     return await runner.workloads.resume(asked)
 
 
+async def discard(runner: Runner, caller: Caller, asked: Attempt) -> Nothing:
+    await runner.workloads.discard(asked)
+    return Nothing()
+
+
 ANSWERS = [
     on(runner_api.EXECUTE, execute),
     on(runner_api.KILL, kill),
     on(runner_api.PAUSE, pause),
     on(runner_api.RESUME, resume),
+    on(runner_api.DISCARD, discard),
 ]
