@@ -5,12 +5,13 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from kohakuriver.client.channel import open_channel
 from kohakuriver.client.session import Session
 from kohakuriver.client.streams.mapping import Mapping
 from kohakuriver.model import stream_api
-from kohakuriver.model.errors import BadRequest, RiverError, Unavailable
+from kohakuriver.model.errors import BadRequest, RiverError, TooMany, Unavailable
 from kohakuriver.model.stream_api import OpenForward
 from kohakuriver.model.tunnel import STREAM
 from kohakuriver.system.clock import SystemClock
@@ -45,6 +46,17 @@ class Door:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    def let_in(self, loops: Loops, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a local connection in a task that we keep.
+
+        One that only its connection knows would be collected as garbage while the other side holds it up.
+        """
+        try:
+            loops.spawn("connection", self.serve(reader, writer))
+        except TooMany as many:
+            self.tell(str(many))
+            writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join one local connection with one in the workload."""
@@ -157,8 +169,9 @@ async def _listen(mapping: Mapping, door: Door, loops: Loops, stack: AsyncExitSt
             stack.callback(transport.close)
             address: Address = transport.get_extra_info("sockname")[:2]
             return address
+        let_in = partial(door.let_in, loops)
         server = await asyncio.start_server(
-            door.serve, mapping.address, mapping.local, limit=BLOCK_BYTES // 2, family=socket.AF_UNSPEC
+            let_in, mapping.address, mapping.local, limit=BLOCK_BYTES // 2, family=socket.AF_UNSPEC
         )
     except OSError as taken:
         raise BadRequest(f"{mapping.address}:{mapping.local} cannot be listened on: {taken.strerror}") from None
