@@ -101,6 +101,21 @@ def test_a_runner_that_is_killed_takes_terminals_along_and_no_workload(
     assert cluster.task(task_id)["status"] == "running" and cluster.task(task_id)["attempt"] == 1
 
 
+@on_real_machines
+def test_who_looks_on_leaves_by_the_usual_keys_and_disturbs_nobody(cluster: Cluster, tmp_path: Path, pyz: Path) -> None:
+    task_id = cluster.shell("sleep 300", targets=["beta"])
+    cluster.wait_for(task_id, "running")
+    with connected(cluster, tmp_path, "--shell", "sh", task_id) as typing:
+        says(typing, b"echo he''re\n", b"here")
+        for keys in (b"echo lo''st\r~.", b"\x03"):
+            with connected(cluster, tmp_path, "--watch", task_id) as looking:
+                looking.read_until(lambda painted: b"here" in painted)
+                os.write(looking.master, keys)
+                assert looking.ended()[0] == 0
+        says(typing, b"echo go''es on\n", b"goes on")
+        assert b"lost" not in typing.painted
+
+
 @contextmanager
 def forwarding(cluster: Cluster, pyz: Path, home: Path, *words: str) -> Iterator[list[tuple[str, int]]]:
     """The local addresses of a forward while it runs."""

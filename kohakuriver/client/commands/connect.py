@@ -60,6 +60,7 @@ def _argv(words: list[str]) -> list[str]:
     return words[1:] if words[:1] == ["--"] else words
 
 
+LOOK_ON = "Only look on at the terminal that was opened last (operators); `~.` or Ctrl-C leaves."
 PROGRAM = (
     Flag(("--shell",), "Which shell, by name or path.", {"metavar": "SHELL"}),
     Flag(
@@ -76,7 +77,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         act=connect,
         about="Be in a workload: a shell there, or a program.",
         spelled=WORKLOAD,
-        extra=(Flag(("--watch",), "Only look on at the terminal that was opened last (operators)."), *PROGRAM),
+        extra=(Flag(("--watch",), LOOK_ON), *PROGRAM),
         more=MORE,
     ),
 )

@@ -26,6 +26,7 @@ Q = TypeVar("Q")
 UNTAKEN_BYTES = 256 * 1024
 CONFIRM_BYTES = 64 * 1024
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 90.0, 0.1, 3.0
+INTERRUPT = b"\x03"
 TO = {Kind.OUTPUT: standard.STDOUT, Kind.ERRORS: standard.STDERR}
 
 
@@ -176,8 +177,10 @@ class Terminal:
 
     async def _type(self) -> None:
         """Hand on what is typed, until its end."""
+        if self._start.watch:
+            return await self._look_on()
         escapes = Escapes()
-        while not self._start.watch:
+        while True:
             await self._unsent.room.wait()
             data = await standard.read_input()
             typed = escapes.feed(data) if self._start.tty else None
@@ -191,9 +194,17 @@ class Terminal:
                 self._unsent.ended = True
                 return await self._say(frames.frame(Kind.END_INPUT))
 
+    async def _look_on(self) -> None:
+        """Keys are for us alone, and those leave that leave elsewhere: Ctrl-C is a key while the terminal is raw."""
+        escapes = Escapes()
+        while self._start.tty and (data := await standard.read_input()):
+            if INTERRUPT in data or escapes.feed(data).leaves:
+                return await self._leave()
+
     async def _leave(self) -> None:
         self._leaves = True
-        await self._say(frames.frame(Kind.LEAVE))
+        if not self._start.watch:
+            await self._say(frames.frame(Kind.LEAVE))
         if self._socket is not None:
             await self._socket.close()
 
