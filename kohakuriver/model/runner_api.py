@@ -82,6 +82,7 @@ class Kill:
     task_id: Snowflake
     attempt: int
     grace_seconds: float = declare("Time between the two.", default=10.0, bounds=Bounds(least=0, most=3600))
+    spare: int | None = declare("The snapshot from which it is to start again.", default=None)
 
 
 OFFSET_HEADER = "X-Kohakuriver-Offset"  # of an answer with output: where in the file its first byte stands

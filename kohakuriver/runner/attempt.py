@@ -29,11 +29,15 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillOrder:
-    """That an attempt must end: SIGTERM, and SIGKILL when the grace is over; `asked_at` in UTC unix seconds."""
+    """That an attempt must end: SIGTERM, and SIGKILL when the grace is over; `asked_at` in UTC unix seconds.
+
+    `spare` is a snapshot that does not go for the one that is taken then.
+    """
 
     why: Why
     asked_at: float
     grace_seconds: float
+    spare: int | None = None
 
 
 class Unwanted(Exception):
@@ -138,11 +142,10 @@ def stricter(before: KillOrder | None, why: Why, grace_seconds: float, now: floa
     if before is None:
         return KillOrder(why=why, asked_at=now, grace_seconds=grace_seconds)
     if before.why is Why.STOP and why is Why.ASKED:
-        grace_seconds = min(before.grace_seconds, grace_seconds)
-        return KillOrder(why=why, asked_at=before.asked_at, grace_seconds=grace_seconds)
+        return replace(before, why=why, grace_seconds=min(before.grace_seconds, grace_seconds))
     if before.grace_seconds <= grace_seconds:
         return None
-    return KillOrder(why=before.why, asked_at=before.asked_at, grace_seconds=grace_seconds)
+    return replace(before, grace_seconds=grace_seconds)
 
 
 def claim_of(request: Execute) -> Claim:

@@ -77,14 +77,14 @@ class VpsLife(Life):
         end = await Life._finish(self, spec, seen, pressed)
         order = self.held.order
         if order is not None and order.why is Why.STOP and self.bench.settings.auto_snapshot_on_stop:
-            end = with_note(end, await self._save())
+            end = with_note(end, await self._save(order.spare))
         return with_note(end, self.trouble)
 
-    async def _save(self) -> str:
-        """Take a snapshot; why that was not possible, if it was not."""
+    async def _save(self, spare: int | None) -> str:
+        """Take a snapshot, for which `spare` does not go; why that was not possible, if it was not."""
         key, snapshots = self.held.key, self.bench.snapshots
         try:
-            await self.bench.insist("snapshot", lambda: snapshots.save_if_changed(key), ENGINE_PATIENCE_SECONDS)
+            await self.bench.insist("snapshot", lambda: snapshots.save_if_changed(key, spare), ENGINE_PATIENCE_SECONDS)
         except (EngineFailed, Refused) as failed:
             return f"no snapshot was taken: {failed}"
         return ""

@@ -162,6 +162,9 @@ class Workloads:
     async def _end(self, asked: Kill, why: Why) -> WorkloadState:
         held = self._find(Attempt(task_id=asked.task_id, attempt=asked.attempt))
         order = stricter(held.order, why, asked.grace_seconds, self._bench.clock.now())
+        standing = order or held.order
+        if standing is not None and asked.spare is not None:
+            order = replace(standing, spare=asked.spare)
         if order is not None and not held.over:
             await asyncio.shield(self._order(held, order))
         return held.state

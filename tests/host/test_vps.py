@@ -5,7 +5,7 @@ from typing import Any
 
 from kohakuriver.host.services.task_scheduler import ABSENCE_GRACE_SECONDS
 from kohakuriver.model.errors import EngineFailed
-from kohakuriver.model.runner_api import Execute, VpsOrder
+from kohakuriver.model.runner_api import Execute, Kill, VpsOrder
 from tests.host.rig import House, MadeUpRunner, play
 
 V = "/api/vps"
@@ -76,9 +76,14 @@ def test_a_restart_of_one_that_runs_stops_it_first_and_keeps_the_chosen_snapshot
         alpha = await house.runner("alpha")
         vps = await made(house)
         await becomes(house, vps, "running")
-        await house.post(f"{V}/{vps}/restart", {"snapshot": 1764100000})
+        said = await house.refused("POST", f"{V}/{vps}/restart", {"snapshot": 77})
+        assert said == (404, f"VPS {vps} has no snapshot 77")
+        assert (await house.get(f"{V}/{vps}"))["desired"] == "run", "it is not stopped for nothing"
+        chosen = (await house.post(f"{V}/{vps}/snapshots", {}))["timestamp"]
+        await house.post(f"{V}/{vps}/restart", {"snapshot": chosen})
         await becomes(house, vps, "running", attempt=2)
-        assert last_order(alpha) == VpsOrder(is_new=False, restore=1764100000)
+        assert last_order(alpha) == VpsOrder(is_new=False, restore=chosen)
+        assert [each.spare for each in alpha.orders if isinstance(each, Kill)] == [chosen]
         assert (await house.get(f"{V}/{vps}"))["restore"] is None
         await house.post(f"{V}/{vps}/restart")
         await becomes(house, vps, "running", attempt=3)

@@ -137,8 +137,8 @@ class Stage:
         asked = request(*WAIT_COMMAND, attempt=attempt, vps=VpsOrder(is_new=attempt == 1, **order))
         return await self.call(CREATE_VPS if attempt == 1 else RESTART_VPS, asked)
 
-    async def stop_vps(self, attempt: int = 1) -> WorkloadState:
-        return await self.call(STOP_VPS, Kill(task_id=Snowflake(1), attempt=attempt, grace_seconds=10.0))
+    async def stop_vps(self, attempt: int = 1, spare: int | None = None) -> WorkloadState:
+        return await self.call(STOP_VPS, Kill(task_id=Snowflake(1), attempt=attempt, grace_seconds=10.0, spare=spare))
 
     async def kill(self, task_id: int = 1, attempt: int = 1, grace_seconds: float = 10.0) -> WorkloadState:
         asked = Kill(task_id=Snowflake(task_id), attempt=attempt, grace_seconds=grace_seconds)

@@ -32,9 +32,9 @@ async def running(stage: Stage, attempt: int = 1, **order: Any) -> FakeWorkload:
     return workload(stage, attempt)
 
 
-async def stopped(stage: Stage, attempt: int = 1) -> None:
+async def stopped(stage: Stage, attempt: int = 1, spare: int | None = None) -> None:
     await stage.clock.advance(1)
-    await stage.stop_vps(attempt)
+    await stage.stop_vps(attempt, spare)
     await stage.told("ended", attempt=attempt, pass_seconds=0.1)
     await stage.until(lambda: not stage.runner.workloads.holds_any, pass_seconds=0.5)
 
@@ -355,5 +355,9 @@ def test_a_snapshot_that_was_chosen_makes_no_room_for_what_is_saved_before(tmp_p
         workload(stage, 3).write("notes", "written since")
         await running(stage, 4, restore=oldest)
         assert files(stage, 4) == {"notes": "first"}
+        workload(stage, 4).write("notes", "fourth")
+        await stopped(stage, 4, spare=oldest)
+        await running(stage, 5, restore=oldest)
+        assert files(stage, 5) == {"notes": "first"}, "nor for what is saved when it stops to start again"
 
     play(tmp_path, script)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kohakuriver.host.endpoints.tasks import check_policy, check_targets, demand, is_orphan, place_of, steer, want
+from kohakuriver.host.endpoints.vps_snapshots import check_there
 from kohakuriver.host.services.leases import judge
 from kohakuriver.host.services.quotas import check_submit, check_vps
 from kohakuriver.host.services.workspace import CLEARED
@@ -140,7 +141,11 @@ async def stop(host: Host, caller: Caller, asked: VpsId) -> Vps:
 
 
 async def restart(host: Host, caller: Caller, asked: RestartVps) -> Vps:
-    """A stopped one starts again on its node; one that runs is stopped first."""
+    """A stopped one starts again on its node; one that runs is stopped first, if what it shall go on from is there."""
+    if asked.snapshot is not None:
+        before = await host.db.read(lambda tx: rows.get(tx, asked.task_id))
+        if before.home is not None and before.status not in GONE:
+            await check_there(host, before, asked.snapshot)
 
     def intend(tx: sqlite3.Connection) -> Vps:
         vps, now = (_steered(tx, caller, asked.task_id, "vps.restart", host.clock.now()), host.clock.now())

@@ -10,10 +10,10 @@ from kohakuriver.host.store.audit import Deed
 from kohakuriver.model import runner_vps_api, vps_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.codec import Snowflake
-from kohakuriver.model.errors import Conflict, NodeUnreachable
+from kohakuriver.model.errors import Conflict, NodeUnreachable, NotFound
 from kohakuriver.model.route import Route
 from kohakuriver.model.runner_api import Nothing, TaskRef
-from kohakuriver.model.vps import GONE, Snapshot, SnapshotId, TakeSnapshot, Vps
+from kohakuriver.model.vps import GONE, Snapshot, SnapshotId, SnapshotState, TakeSnapshot, Vps
 from kohakuriver.model.vps_api import VpsId
 from kohakuriver.wire.serve import on
 
@@ -38,6 +38,16 @@ async def delete(host: Host, caller: Caller, asked: SnapshotId) -> Nothing:
     deed = Deed("vps.snapshot.delete", f"task:{asked.task_id}", str(asked.timestamp))
     vps = await _noted(host, caller, asked.task_id, deed)
     return await _ask(host, vps, runner_vps_api.DELETE_SNAPSHOT, asked)
+
+
+async def check_there(host: Host, vps: Vps, timestamp: int) -> None:
+    """Raise NotFound when there is no such snapshot; while the node is away nobody knows."""
+    try:
+        saved = await _ask(host, vps, runner_vps_api.SNAPSHOTS, TaskRef(task_id=vps.task_id))
+    except NodeUnreachable:
+        return
+    if not any(each.timestamp == timestamp and each.state is SnapshotState.READY for each in saved):
+        raise NotFound(f"VPS {vps.task_id} has no snapshot {timestamp}")
 
 
 async def _noted(host: Host, caller: Caller, task_id: Snowflake, deed: Deed) -> Vps:

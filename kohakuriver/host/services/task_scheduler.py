@@ -171,7 +171,13 @@ class TaskScheduler:
 
     async def send_stop_to_runner(self, row: Live) -> None:
         """Ask for the end of a VPS, of which everything is kept; the report tells when it is true."""
-        request = runner_api.Kill(task_id=row.task_id, attempt=row.attempt, grace_seconds=self.kill_grace_seconds)
+        vps = await self.db.read(lambda tx: tasks.get(tx, row.task_id))
+        request = runner_api.Kill(
+            task_id=row.task_id,
+            attempt=row.attempt,
+            grace_seconds=self.kill_grace_seconds,
+            spare=vps.restore if isinstance(vps, Vps) else None,
+        )
         await self._peer(row).call(STOP_VPS, request)
 
     async def delete_on_runner(self, row: Live) -> None:
