@@ -120,7 +120,7 @@ class Guard:
                 await self._must_own(host, caller, asked.task_id)
         elif owns is Ownership.TASK_CONTROL:
             if caller.role < Role.OPERATOR:
-                await self._must_own(host, caller, asked.task_id)
+                await self._must_steer(host, caller, asked.task_id)
         elif owns is Ownership.WORKLOAD_USE:
             await host.auth.uses.check(caller, asked.task_id)
         elif owns is Ownership.TOKEN:
@@ -131,6 +131,15 @@ class Guard:
             _must_have(host.auth.accounts.keys.get, caller, asked.key_id, "key")
         else:
             raise NotAllowed(f"nobody can own this here ({owns})")
+
+    async def _must_steer(self, host: Host, caller: Caller, task_id: Snowflake) -> None:
+        """Raises NotAllowed when it is only assigned to him, NotFound when he does not even see it."""
+        try:
+            await self._must_own(host, caller, task_id)
+        except NotFound:
+            if await self._is_assigned(host, caller, task_id):
+                raise NotAllowed("it is assigned to you: you may be in it, its owner and operators steer it") from None
+            raise
 
     async def _is_assigned(self, host: Host, caller: Caller, task_id: Snowflake) -> bool:
         if self.owners.get(task_id) == caller.name:

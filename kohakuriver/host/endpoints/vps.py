@@ -72,11 +72,14 @@ def _make_vps(host: Host, caller: Caller, asked: SubmitVps, public_key: str | No
 
 
 async def list_vps(host: Host, caller: Caller, asked: ListVps) -> list[Vps]:
-    owner = asked.owner if caller.sees_all else caller.name
-    if asked.owner not in (None, owner):
-        return []
-    wanted = {"status": asked.status, "node": asked.node, "owner": owner}
-    return _told(host, await host.db.read(lambda tx: rows.page(tx, wanted, asked.before, asked.limit)))
+    wanted = {"status": asked.status, "node": asked.node, "owner": asked.owner}
+
+    def look(tx: sqlite3.Connection) -> list[Shown]:
+        if caller.sees_all:
+            return rows.page(tx, wanted, asked.before, asked.limit)
+        return rows.of_caller(tx, caller, wanted | {"before": asked.before}, asked.limit)
+
+    return _told(host, await host.db.read(look))
 
 
 async def list_my_vps(host: Host, caller: Caller, asked: ListMyVps) -> list[Vps]:

@@ -37,11 +37,13 @@ def page(tx: sqlite3.Connection, wanted: Mapping[str, Any], before: int | None, 
 
 
 def of_caller(tx: sqlite3.Connection, caller: Caller, wanted: Mapping[str, Any], limit: int) -> list[Shown]:
-    """The newest VPS that he owns or may use, with this `status` and older than `before`, where these are not None."""
+    """The newest VPS that he owns or may use, with this `status`, `node` and `owner`, older than `before`, where given."""
     query = f"""SELECT {tasks.SHOWN} FROM tasks WHERE task_type = 'vps' AND {MINE}
-                AND (:status IS NULL OR status = :status) AND (:before IS NULL OR task_id < :before)
+                AND (:status IS NULL OR status = :status) AND (:node IS NULL OR node = :node)
+                AND (:owner IS NULL OR owner = :owner) AND (:before IS NULL OR task_id < :before)
                 ORDER BY task_id DESC LIMIT :limit"""
-    given = {"caller": caller.name, "user_id": caller.user_id, "limit": limit, **wanted}
+    given = {"status": None, "node": None, "owner": None, "before": None, **wanted}
+    given |= {"caller": caller.name, "user_id": caller.user_id, "limit": limit}
     return [tasks.shown(row) for row in tx.execute(query, given)]
 
 

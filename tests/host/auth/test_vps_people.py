@@ -26,10 +26,13 @@ def test_only_operators_make_them_and_only_people_who_may_use_one_know_of_it(tmp
         for who, known in ((boss, True), (bob, True), (ann, False), (eve, False)):
             assert (await house.ask("GET", f"{V}/{vps}", who)).status == (200 if known else 404)
             assert (await house.ask("GET", f"{V}/find?name=box", who)).status == (200 if known else 404)
-            assert len(await house.get(f"{V}/my", who)) == known
+            for shown in (f"{V}/my", V, f"{V}?owner=boss"):
+                assert len(await house.get(shown, who)) == known
+            assert await house.get(f"{V}?owner=bob", who) == []
             role = Role.OPERATOR if who is boss else Role.USER
             assert await may_use(house, who, role, vps) is known
-        assert (await house.ask("POST", f"{V}/{vps}/stop", bob)).status == 404, "he may use it, not end it"
+        assert (await house.ask("POST", f"{V}/{vps}/stop", bob)).status == 403, "he sees it and may use it, not end it"
+        assert (await house.ask("POST", f"{V}/{vps}/stop", eve)).status == 404
         assert (await house.ask("POST", f"{V}/{vps}/assignments", bob, {"user": "eve"})).status == 403
         gone = await house.ask("DELETE", f"{V}/{vps}/assignments/{bob.user_id}", boss)
         assert gone.body == []
