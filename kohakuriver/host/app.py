@@ -41,6 +41,7 @@ from kohakuriver.host.endpoints import (
     container_filesystem,
     docker,
     environment_terminal,
+    events,
     filesystem,
     health,
     joining,
@@ -59,6 +60,7 @@ from kohakuriver.host.endpoints import (
 from kohakuriver.host.endpoints.access import edge_of, refuse_open_door
 from kohakuriver.host.services.claims import Claims
 from kohakuriver.host.services.environments import Environments
+from kohakuriver.host.services.feed import Feed
 from kohakuriver.host.services.image_work import ImageWork
 from kohakuriver.host.services.ip_reservation import IPReservationManager, token_key
 from kohakuriver.host.services.leases import IdleClocks
@@ -108,6 +110,7 @@ ANSWERS: list[Bindable[Host]] = [
     *audit.ANSWERS,
     *joining.ANSWERS,
     *sockets.CHANNELS,
+    *events.CHANNELS,
     *overlay.ANSWERS,
     *ssh.ANSWERS,
     *docker.ANSWERS,
@@ -121,7 +124,7 @@ DISPATCH_INTERVAL_SECONDS = 1.0
 MONITOR_INTERVAL_SECONDS = 10.0
 ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS, APPROVALS_INTERVAL_SECONDS = 30.0, 1.0, 60.0
 OVERLAY_INTERVAL_SECONDS, RESERVATIONS_INTERVAL_SECONDS = 60.0, 5.0
-GANGS_INTERVAL_SECONDS = 1.0
+GANGS_INTERVAL_SECONDS, PROGRESS_INTERVAL_SECONDS = 1.0, 2.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -231,6 +234,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         environments=environments,
         files=Files(),
         idle=IdleClocks(),
+        feed=Feed(db, clock),
     )
 
 
@@ -285,9 +289,11 @@ def _start_loops(host: Host) -> None:
     host.loops.start("approvals", expiry.step, APPROVALS_INTERVAL_SECONDS)
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.run("image work", host.environments.work.keep_working)
+    host.loops.start("image progress", host.environments.work.tell_progress, PROGRESS_INTERVAL_SECONDS)
     leases = LeaseKeeper(host.db, host.registry, host.auth.uses, host.idle, host.clock, host.dispatch.wake)
     host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
+    host.loops.run("events", host.feed.keep_reading)
     if host.settings.host_ssh_proxy_port:
         host.loops.run("ssh", host.ssh.listen)
 

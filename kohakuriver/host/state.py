@@ -7,6 +7,7 @@ from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.environments import Environments
+from kohakuriver.host.services.feed import Feed
 from kohakuriver.host.services.ip_reservation import IPReservationManager
 from kohakuriver.host.services.leases import IdleClocks
 from kohakuriver.host.services.node_registry import NodeRegistry
@@ -42,5 +43,6 @@ class Host:
     overlay: OverlayNetworkManager
     reservations: IPReservationManager
     idle: IdleClocks
+    feed: Feed
     identity: Identity | None = None
     url: str = ""

@@ -252,9 +252,9 @@ def _whole_table() -> tuple[Route[Any, Any], ...]:
 
 @cache
 def _all_channels() -> tuple[Channel[Any], ...]:
-    from kohakuriver.model import docker_api, ssh_api, stream_api
+    from kohakuriver.model import docker_api, events, ssh_api, stream_api
 
-    return (*stream_api.CHANNELS, *ssh_api.CHANNELS, *docker_api.CHANNELS)
+    return (*stream_api.CHANNELS, *ssh_api.CHANNELS, *docker_api.CHANNELS, *events.CHANNELS)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,15 @@ def _settle_on(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
         return  # the loop is closed: nobody waits for the answer, and the rows are on disk
 
 
+def _tell(loop: asyncio.AbstractEventLoop, told: "asyncio.Future[None]") -> None:
+    def tell() -> None:
+        if not told.done():
+            told.set_result(None)
+
+    with suppress(RuntimeError):  # the loop is closed: nobody waits
+        loop.call_soon_threadsafe(tell)
+
+
 class Database:
     """One SQLite file in WAL mode, opened, backed up and migrated by the constructor; nobody else may open one on it.
 
@@ -159,6 +168,8 @@ class Database:
             undo.pop_all()
         self._writes, self._reads = _Lane(), _Lane()
         self._commits = 0
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+        self._waiting_lock = threading.Lock()
         self._kept: dict[tuple[Any, ...], tuple[int, Any]] = {}  # by question: as of which commit, and the answer
         self._threads = [_thread("store-writer", lambda: self._writes.serve(WRITE_BATCH, self._commit))]
         for reader in readers:
@@ -190,6 +201,21 @@ class Database:
         self._kept[question] = as_of, found
         return found
 
+    async def committed(self, seen: int) -> int:
+        """How often something was committed so far, once that is not `seen`."""
+        if self._commits == seen:
+            loop = asyncio.get_running_loop()
+            waiter = loop, loop.create_future()
+            with self._waiting_lock:
+                self._waiting.add(waiter)
+            try:
+                if self._commits == seen:  # asked again: from here on it is told
+                    await waiter[1]
+            finally:
+                with self._waiting_lock:
+                    self._waiting.discard(waiter)
+        return self._commits
+
     def close(self) -> None:
         """Finish the work that waits, then let go of the file."""
         self._writes.close(1)
@@ -213,6 +239,10 @@ class Database:
             for job in batch:
                 job.error = StoreUnavailable(f"the database cannot be written now: {broken}; nothing was changed")
         self._commits += 1  # before anybody is told, who might then look
+        with self._waiting_lock:
+            waiting = list(self._waiting)
+        for loop, told in waiting:
+            _tell(loop, told)
 
 
 def _thread(name: str, target: Callable[[], None]) -> threading.Thread:

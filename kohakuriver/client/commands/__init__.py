@@ -29,6 +29,7 @@ NOUNS = (
     Noun("auth", "who you are here: log in and out, tokens, invitations, accounts, groups"),
     Noun("connect", "be in a workload that runs: a shell there, or a program"),
     Noun("forward", "reach ports of a workload by local ones"),
+    Noun("events", "what changes in the cluster, as it happens"),
     Noun("audit", "who did what to what, from where, with what result"),
 )
 

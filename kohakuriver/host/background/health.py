@@ -43,6 +43,7 @@ class HealthCheck:
             if node.online:
                 node.online = False
                 log.warning("node went offline node=%s silent_seconds=%.1f", hostname, now - node.seen)
+            await self.scheduler.tell_whether_there(node)
             lost = await self.scheduler.give_up_on(hostname, f"node {hostname} was silent for {show_seconds(silence)}")
             if lost:
                 log.warning("tasks of an offline node given up node=%s tasks=%d", hostname, lost)

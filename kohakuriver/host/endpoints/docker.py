@@ -1,17 +1,20 @@
 """Environments, their tarballs, and the host's long work on them."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 
 from kohakuriver.host.services.image_work import TARBALL_SUFFIX
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import audit
+from kohakuriver.host.store import audit, changes
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.model import docker_api as api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import BadRequest, NotFound
+from kohakuriver.model.events import Kind, Step
 from kohakuriver.model.image import Tarball
 from kohakuriver.model.runner_api import Nothing
+from kohakuriver.model.units import rfc3339
 from kohakuriver.wire.serve import Streamed, on, on_stream
 
 
@@ -29,19 +32,19 @@ async def create(host: Host, caller: Caller, asked: api.CreateEnvironment) -> ap
 
 async def start(host: Host, caller: Caller, asked: api.EnvironmentName) -> api.Environment:
     found = await host.environments.start(asked.name)
-    await _note(host, caller, Deed("docker.start", f"environment:{asked.name}"))
+    await _note_state(host, caller, "start", (asked.name, "started"))
     return found
 
 
 async def stop(host: Host, caller: Caller, asked: api.EnvironmentName) -> api.Environment:
     found = await host.environments.stop(asked.name)
-    await _note(host, caller, Deed("docker.stop", f"environment:{asked.name}"))
+    await _note_state(host, caller, "stop", (asked.name, "stopped"))
     return found
 
 
 async def delete(host: Host, caller: Caller, asked: api.EnvironmentName) -> Nothing:
     await host.environments.delete(asked.name)
-    await _note(host, caller, Deed("docker.delete", f"environment:{asked.name}"))
+    await _note_state(host, caller, "delete", (asked.name, "deleted"))
     return Nothing()
 
 
@@ -93,6 +96,17 @@ async def _bytes_of(host: Host, tarball: Tarball, offset: int) -> Streamed:
 async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     while chunk := await asyncio.to_thread(next, chunks, b""):
         yield chunk
+
+
+async def _note_state(host: Host, caller: Caller, verb: str, became: tuple[str, str]) -> None:
+    """What somebody did to an environment, and what became of it: its name and state."""
+    now, (name, state) = host.clock.now(), became
+
+    def note(tx: sqlite3.Connection) -> None:
+        audit.record(tx, caller, Deed(f"docker.{verb}", f"environment:{name}"), now)
+        changes.tell(tx, Kind.ENVIRONMENT, name, Step(at=rfc3339(now), state=state, by=caller.name))
+
+    await host.db.write(note)
 
 
 async def _note(host: Host, caller: Caller, deed: Deed) -> None:

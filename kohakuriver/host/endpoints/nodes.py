@@ -7,13 +7,14 @@ from dataclasses import replace
 from kohakuriver import __version__
 from kohakuriver.host.services.node_registry import LiveNode, resources_of, tell, tell_text, with_drain
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import audit, nodes, runner_keys, tasks
+from kohakuriver.host.store import audit, changes, nodes, runner_keys, tasks
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.nodes import NodeRow
 from kohakuriver.host.store.tasks import Change
 from kohakuriver.model import host_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import Conflict, NotFound, RiverError
+from kohakuriver.model.events import Kind, Step
 from kohakuriver.model.host_api import Drain, Hostname
 from kohakuriver.model.lifecycle import Desired, Event, Status
 from kohakuriver.model.node import Node
@@ -116,6 +117,7 @@ async def _take_news(host: Host, node: LiveNode, told: Report, clock: float | No
     acknowledged = await host.scheduler.update_task_status(node, told)
     came_back = not node.online
     node.online = node.reported = True
+    await host.scheduler.tell_whether_there(node)
     if came_back:
         log.info("node is back node=%s", node.row.hostname)
     if came_back or is_first or acknowledged.ended:
@@ -147,7 +149,12 @@ async def _set_drain(host: Host, caller: Caller, hostname: str, wanted: tuple[bo
     def change(tx: sqlite3.Connection) -> NodeRow:
         row = with_drain(nodes.get(tx, hostname), *wanted)
         nodes.save(tx, row)
-        audit.record(tx, caller, Deed(action, f"node:{hostname}", row.drain_reason), host.clock.now())
+        now = host.clock.now()
+        audit.record(tx, caller, Deed(action, f"node:{hostname}", row.drain_reason), now)
+        state = "draining" if row.draining else "resumed"
+        changes.tell(
+            tx, Kind.NODE, hostname, Step(at=rfc3339(now), state=state, by=caller.name, detail=row.drain_reason)
+        )
         return row
 
     host.registry.get(hostname)
@@ -176,6 +183,7 @@ async def delete(host: Host, caller: Caller, asked: Hostname) -> Nothing:
         nodes.delete(tx, asked.hostname)
         runner_keys.delete(tx, asked.hostname)
         audit.record(tx, caller, Deed("node.delete", f"node:{asked.hostname}"), now)
+        changes.tell(tx, Kind.NODE, asked.hostname, Step(at=rfc3339(now), state="deleted", by=caller.name))
 
     host.registry.nodes.pop(asked.hostname)  # first, so that nothing is placed there meanwhile
     try:

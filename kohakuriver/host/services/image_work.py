@@ -44,6 +44,7 @@ class ImageWork:
     tarballs: Tarballs
     wake: Wake = field(default_factory=Wake)
     under_way: "tuple[Job, Transfer, float] | None" = None
+    told: tuple[int, int, str] = (0, 0, "")  # of which job how far it was told to be
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "image-work"))
 
     def has_docker(self) -> bool:
@@ -84,6 +85,16 @@ class ImageWork:
         done, total = transfer.done_bytes, transfer.total_bytes
         text = show_progress(transfer.step, done, total, self.clock.monotonic() - began) if done else transfer.step
         return replace(job, state=JobState.RUNNING, message=text, done_bytes=done, total_bytes=total)
+
+    async def tell_progress(self) -> None:
+        """Write down how far the work under way is, if it has come further."""
+        if self.under_way is None:
+            return
+        far = self.under_way[0].job_id, self.under_way[1].done_bytes, self.under_way[1].step
+        if far != self.told:
+            self.told = far
+            job = self.with_progress(self.under_way[0])
+            await self.db.write(lambda tx: image_jobs.save(tx, job))
 
     async def _do(self, job: Job) -> None:
         transfer = Transfer()

@@ -49,6 +49,7 @@ class LiveNode:
     instance: str = ""
     sequence: int = -1
     store: str = ""
+    told: NodeStatus | None = None  # what was written down last of whether it is there
     output_bytes: dict[int, tuple[int, int]] = field(default_factory=dict)
     busy: dict[int, bool] = field(default_factory=dict)  # by VPS, whether something works in it
     preparing: dict[int, str] = field(default_factory=dict)  # by task, what its attempt waits for

@@ -9,13 +9,15 @@ from kohakuriver.host.services import reconcile, workspace
 from kohakuriver.host.services.claims import Claims
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
 from kohakuriver.host.services.tarballs import Tarballs
-from kohakuriver.host.store import gangs, task_secrets, tasks
+from kohakuriver.host.store import changes, gangs, task_secrets, tasks
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Unavailable
+from kohakuriver.model.events import Kind, Step
 from kohakuriver.model.image import Tarball
 from kohakuriver.model.lifecycle import ADOPTABLE, FINAL, Desired, Event, Status
+from kohakuriver.model.node import NodeStatus
 from kohakuriver.model.report import Acknowledged, AttemptRef, Report, State, WorkloadState
 from kohakuriver.model.runner_vps_api import CREATE_VPS, DELETE_VPS, RESTART_VPS, STOP_VPS
 from kohakuriver.model.task import Task, TaskSpec, spec_values
@@ -214,7 +216,10 @@ class TaskScheduler:
         proven: Callable[[WorkloadState], bool] = lambda state: self.claims.is_good(state, hostname)
         verdict = reconcile.reconcile(rows, report, elsewhere, self.may_be_under_way, proven)
         node.output_bytes = {s.task_id: (s.stdout_bytes, s.stderr_bytes) for s in report.workloads}
-        node.preparing = {s.task_id: s.message for s in report.workloads if s.state is State.PREPARING and s.message}
+        preparing: dict[int, str] = {
+            s.task_id: s.message for s in report.workloads if s.state is State.PREPARING and s.message
+        }
+        further, node.preparing = preparing.items() - node.preparing.items(), preparing
         node.busy = {s.task_id: s.busy for s in report.workloads if s.busy is not None}
         node.orphans = tuple(verdict.unknown)
         ended, fenced = list(verdict.ended), list(verdict.fenced)
@@ -222,6 +227,9 @@ class TaskScheduler:
         fenced += [AttemptRef(state.task_id, state.attempt) for state in over]
         if verdict.news or verdict.later or verdict.gone or verdict.never_came:
             ended += await self.db.write(self._judge_all(verdict, hostname))
+        if further:
+            now = self.clock.now()
+            await self.db.write(lambda tx: changes.tell_progress(tx, hostname, further, now))
         for state in verdict.news:
             self.outbox.forget_orders(state.task_id, state.attempt)
             if state.refused and state.retry_elsewhere:
@@ -232,6 +240,14 @@ class TaskScheduler:
             self.outbox.forget(ref.task_id, ref.attempt)
         doubted = [AttemptRef(state.task_id, state.attempt) for state in verdict.unknown if state.claim is None]
         return Acknowledged(ended=ended, fenced=fenced, doubted=doubted)
+
+    async def tell_whether_there(self, node: LiveNode) -> None:
+        """Write down that a node is there, or is no more, unless that is what was written last."""
+        state = NodeStatus.ONLINE if node.online else NodeStatus.OFFLINE
+        if node.told is not state:
+            step = Step(at=rfc3339(self.clock.now()), state=state)
+            await self.db.write(lambda tx: changes.tell(tx, Kind.NODE, node.row.hostname, step))
+            node.told = state
 
     async def give_up_on(self, hostname: str, why: str) -> int:
         """A node went silent: its tasks are lost, or wait again; how many there were."""

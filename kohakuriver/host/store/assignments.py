@@ -46,6 +46,12 @@ def is_assigned(tx: sqlite3.Connection, task_id: Snowflake, user_id: int) -> boo
     return tx.execute(query, (task_id, user_id)).fetchone() is not None
 
 
+def names_of(tx: sqlite3.Connection, user_id: int) -> frozenset[str]:
+    """The ids of all that the account may use without owning it, as text."""
+    rows = tx.execute("SELECT CAST(task_id AS TEXT) FROM assignments WHERE user_id = ?", (user_id,))
+    return frozenset(row[0] for row in rows)
+
+
 def forget(tx: sqlite3.Connection, task_id: Snowflake) -> None:
     """The VPS is gone."""
     tx.execute("DELETE FROM assignments WHERE task_id = ?", (task_id,))

@@ -5,7 +5,7 @@ by the same statement (`tasks.save`). Output sizes change while the document doe
 count tasks by status, so that totals cost the same however many tasks there were.
 
 Secret values of a task's environment stand apart from its document, so that no answer can hold them, and go when the
-task has ended. Keys of runners are not here at all, only what they are made of besides the host's
+task has ended. What changed is told anew in `changes`, of which only the newest are kept. Keys of runners are not here at all, only what they are made of besides the host's
 master key. The trail only grows: the one thing that may be taken from it is what lies before its horizon.
 """
 
@@ -242,5 +242,24 @@ MIGRATIONS = (
     """,
     """
     ALTER TABLE tasks ADD COLUMN store TEXT;
+    """,
+    """
+    CREATE TABLE changes(
+        seq INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        entry TEXT NOT NULL);
+    CREATE TRIGGER changes_are_kept_for_a_while AFTER INSERT ON changes BEGIN
+        DELETE FROM changes WHERE seq <= new.seq - 50000;
+    END;
+    CREATE TRIGGER history_is_a_change AFTER INSERT ON history BEGIN
+        INSERT INTO changes(kind, name, owner, entry)
+        SELECT iif(task_type = 'vps', 'vps', 'task'), CAST(task_id AS TEXT), owner, new.document
+        FROM tasks WHERE task_id = new.task_id;
+    END;
+    CREATE TRIGGER image_jobs_are_changes AFTER INSERT ON image_jobs BEGIN
+        INSERT INTO changes(kind, name, owner, entry) VALUES('environment', new.environment, '', new.document);
+    END;
     """,
 )
