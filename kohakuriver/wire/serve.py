@@ -5,6 +5,7 @@ aiohttp request (but for what `browser` looks at) or maps an error to a status.
 """
 
 import asyncio
+import functools
 import json
 import logging
 import ssl
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, get_origin
+from typing import Any, Generic, Protocol, TypeVar, cast, get_origin
 
 from aiohttp import hdrs, web
 
@@ -152,15 +153,19 @@ def build_app(entries: Sequence[Entry], answers: Sequence[Bindable[S]], edge: Ed
     app[SOCKETS] = set()
     app.on_shutdown.append(_close_sockets)
     app[METHODS] = {e.path: sorted(other.method for other in entries if other.path == e.path) for e in entries}
-    fixed = [answer for answer in answers if "{" not in answer.route.path]
+    fixed = [answer for answer in answers if not _has_parameters(answer.route)]
     for answer in fixed:
         _add(app, answer, edge)
     for path in {answer.route.path for answer in fixed}:  # a fixed path is no value of a parameter, whatever the method
         app.router.add_route("*", path, _refuse_method)
     for answer in answers:
-        if answer not in fixed:
+        if _has_parameters(answer.route):
             _add(app, answer, edge)
     return app
+
+
+def _has_parameters(entry: Entry) -> bool:
+    return "{" in entry.path
 
 
 def _add(app: web.Application, answer: Bindable[S], edge: Edge[S]) -> None:
@@ -307,9 +312,14 @@ def members_in(
     return members
 
 
-def parsers_of(entry: Entry) -> dict[str, Callable[[str], Any]]:
+def parsers_of(entry: Entry) -> Mapping[str, Callable[[str], Any]]:
     """How each member is read from a path or a query."""
-    return {name: _text_parser(kind) for name, kind in codec.hints_of(entry.takes).items()}
+    return _parsers_of_members(cast(Any, entry.takes))
+
+
+@functools.cache
+def _parsers_of_members(kind: Any) -> Mapping[str, Callable[[str], Any]]:
+    return {name: _text_parser(hint) for name, hint in codec.hints_of(kind).items()}
 
 
 def _text_parser(kind: Any) -> Callable[[str], Any]:
