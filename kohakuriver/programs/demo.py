@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kohakuriver.client.session import Session
 from kohakuriver.model import host_api
@@ -19,11 +19,13 @@ from kohakuriver.model.route import Route
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.settings import ClientSettings
 from kohakuriver.model.task import Task
-from kohakuriver.programs.dev_cluster import DevCluster, DevOptions, running_cluster
 from kohakuriver.programs.own_command import own_command, own_environment, typed_command
 from kohakuriver.programs.serve import start_log
 from kohakuriver.programs.signals import until_told_to_stop
 from kohakuriver.system.child import Seen, run_child
+
+if TYPE_CHECKING:
+    from kohakuriver.programs.dev_cluster import DevCluster
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -98,14 +100,16 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--engine", choices=["docker", "process"], help="instead of Docker if there is one")
     asked = parser.parse_args(arguments[1:])
     start_log("ERROR")
-    return asyncio.run(until_told_to_stop(lambda: tour(DevOptions(engine=asked.engine))))
+    return asyncio.run(until_told_to_stop(lambda: tour(asked.engine)))
 
 
-async def tour(options: DevOptions) -> int:
+async def tour(engine: str | None) -> int:
     """Start a cluster, show it at work, take it away."""
+    from kohakuriver.programs.dev_cluster import DevOptions, running_cluster  # only now: it is both programs
+
     began = time.monotonic()
     say("KohakuRiver: a host and two nodes, started on this machine for a moment.")
-    async with running_cluster(options, say) as cluster:
+    async with running_cluster(DevOptions(engine=engine), say) as cluster:
         guide = Guide(own_command(), own_environment() | cluster.environment | PLAIN, cluster.client, say)
         for step in (the_nodes, a_task, a_live_log, one_that_fails, one_that_is_killed, one_that_waits, the_totals):
             await step(guide, cluster)
@@ -114,13 +118,13 @@ async def tour(options: DevOptions) -> int:
     return 0
 
 
-async def the_nodes(guide: Guide, cluster: DevCluster) -> None:
+async def the_nodes(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("1. The nodes. Each runner told the host what its machine has.")
     seen = await guide.show("node", "list")
     guide.must(all(name in seen.text for name in cluster.nodes), "all nodes are listed")
 
 
-async def a_task(guide: Guide, cluster: DevCluster) -> None:
+async def a_task(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("2. A task. A command goes in, runs on a node that has room, and its output and exit code come out.")
     (task_id,) = await guide.submit("--name", "hello", "--", "echo", "hello from KohakuRiver")
     await guide.show("task", "wait", task_id)
@@ -128,7 +132,7 @@ async def a_task(guide: Guide, cluster: DevCluster) -> None:
     guide.must(seen.text == "hello from KohakuRiver", "the log holds what the command printed, and nothing else")
 
 
-async def a_live_log(guide: Guide, cluster: DevCluster) -> None:
+async def a_live_log(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("3. A live log. Lines appear as the task prints them.")
     script = f'for i in $(seq {STEPS}); do echo "step $i of {STEPS}"; sleep {STEP_PAUSE_SECONDS}; done'
     (task_id,) = await guide.submit("--", "sh", "-c", script)
@@ -138,7 +142,7 @@ async def a_live_log(guide: Guide, cluster: DevCluster) -> None:
     guide.must(spread > STEP_PAUSE_SECONDS / 2, "lines arrive one by one, not all at the end")
 
 
-async def one_that_fails(guide: Guide, cluster: DevCluster) -> None:
+async def one_that_fails(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("4. One that fails. With --wait, submit exits as the task does: here with 3.")
     seen = await guide.show("task", "submit", "--wait", "--", "sh", "-c", 'echo "no such data" >&2; exit 3', code=3)
     task_id = next((line for line in seen.lines if line.isdigit()), "")
@@ -148,7 +152,7 @@ async def one_that_fails(guide: Guide, cluster: DevCluster) -> None:
     guide.must((task.status, task.exit_code) == (Status.FAILED, 3), "the task is `failed` with exit code 3")
 
 
-async def one_that_is_killed(guide: Guide, cluster: DevCluster) -> None:
+async def one_that_is_killed(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("5. One that is killed. It counts as killed when it is true, not when it was asked for.")
     (task_id,) = await guide.submit("--name", "endless", "--", "sleep", "600")
     await guide.until(task_id, Status.RUNNING)
@@ -158,7 +162,7 @@ async def one_that_is_killed(guide: Guide, cluster: DevCluster) -> None:
     guide.must("killed" in seen.text, "its status is `killed`")
 
 
-async def one_that_waits(guide: Guide, cluster: DevCluster) -> None:
+async def one_that_waits(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("6. One that waits. Two tasks take every core; a third is told, node by node, what it waits for.")
     cores = min(node.cores for node in await guide.ask(host_api.NODE_LIST, Nothing()))
     targets = [word for name in cluster.nodes for word in ("-t", name)]
@@ -178,7 +182,7 @@ async def one_that_waits(guide: Guide, cluster: DevCluster) -> None:
     await guide.until(holding[1], Status.KILLED)
 
 
-async def the_totals(guide: Guide, cluster: DevCluster) -> None:
+async def the_totals(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("7. What the cluster did, in one look.")
     await guide.show("node", "summary")
     await guide.show("task", "list")

@@ -5,12 +5,15 @@ import asyncio
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kohakuriver.model.settings import ClientSettings
-from kohakuriver.programs.dev_cluster import LOOPBACK, DevCluster, DevOptions, running_cluster
 from kohakuriver.programs.own_command import typed_command
 from kohakuriver.programs.serve import start_log
 from kohakuriver.programs.signals import until_told_to_stop
+
+if TYPE_CHECKING:
+    from kohakuriver.programs.dev_cluster import DevCluster
 
 MAX_NODES = 32
 
@@ -19,14 +22,16 @@ def run(arguments: list[str]) -> int:
     """Serve until Ctrl-C."""
     asked = _parser().parse_args(arguments[1:])
     start_log(asked.log_level)
+    return asyncio.run(until_told_to_stop(lambda: serve(asked)))
+
+
+async def serve(asked: argparse.Namespace) -> int:
+    """Bring a cluster up, say how to reach it, and keep it until cancelled."""
+    from kohakuriver.programs.dev_cluster import DevOptions, running_cluster  # only now: it is both programs
+
+    began = time.monotonic()
     port = usual_port_or_any() if asked.port is None else asked.port
     options = DevOptions(nodes=asked.nodes, port=port, directory=asked.dir, engine=asked.engine)
-    return asyncio.run(until_told_to_stop(lambda: serve(options)))
-
-
-async def serve(options: DevOptions) -> int:
-    """Bring a cluster up, say how to reach it, and keep it until cancelled."""
-    began = time.monotonic()
     async with running_cluster(options, say) as cluster:
         for line in welcome(cluster, time.monotonic() - began):
             say(line)
@@ -37,7 +42,7 @@ async def serve(options: DevOptions) -> int:
     return 0
 
 
-def welcome(cluster: DevCluster, seconds: float) -> list[str]:
+def welcome(cluster: "DevCluster", seconds: float) -> list[str]:
     """What a person must know: the nodes, the engine, the lines to paste into another shell."""
     variables = " ".join(f"{name}={value}" for name, value in cluster.environment.items())
     return [
@@ -53,14 +58,14 @@ def welcome(cluster: DevCluster, seconds: float) -> list[str]:
 
 def usual_port_or_any() -> int:
     """The port that clients try by themselves, or 0 (any) when somebody has it."""
-    usual: int = ClientSettings().port
+    usual = ClientSettings()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, usual))
+            probe.bind((usual.host, usual.port))
         except OSError:
             return 0
-    return usual
+    return usual.port
 
 
 def say(line: str) -> None:
