@@ -109,6 +109,8 @@ def test_what_is_unknown_goes_on_until_an_admin_removes_it(tmp_path: Path) -> No
         assert (await house.refused("DELETE", "/api/nodes/alpha/orphans/7"))[0] == 404
         assert (await house.ask("DELETE", f"/api/nodes/alpha/orphans/{box}"))[0] == 200
         assert not runner.held and not runner.kept
+        trail = await house.host.db.read(lambda tx: [row[0] for row in tx.execute("SELECT action FROM audit")])
+        assert trail[-1] == "node.orphan.remove"
         await runner.heartbeat()
         assert await house.get("/api/nodes/alpha/orphans") == []
 

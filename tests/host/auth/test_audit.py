@@ -22,6 +22,7 @@ from tests.manual_clock import ManualClock
 SILENT = {
     "auth.ticket": "it changes nothing; the socket that it opens is what counts",
     "node.heartbeat": "every five seconds of every node",
+    "node.orphan.remove": "tried where a node has one, in the tests of restored databases",
     "node.report": "every change of every task, which its own history tells",
     "vps.snapshot.create": "tried where there is a node, in the tests of VPS",
     "vps.snapshot.delete": "tried where there is a node, in the tests of VPS",

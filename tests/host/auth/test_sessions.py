@@ -151,7 +151,7 @@ def test_only_digests_of_secrets_are_stored(tmp_path: Path) -> None:
 
         text = await house.host.db.read(everything)
         for secret in (cookie_of(said).value, token, code, bob.headers["Authorization"].removeprefix("Bearer ")):
-            assert secret.rpartition("_")[2] not in text
+            assert secret.split("_", 2)[2] not in text
         assert repr(credentials.digest_of(token)) in text
 
     in_house(tmp_path, work)
