@@ -44,7 +44,7 @@ HOMES = {
     "pyroute2": {"system/"},
     "subprocess": {"system/"},
     "bcrypt": {"host/auth/"},
-    "cryptography": {"system/certificates.py", "system/key_pair.py"},
+    "cryptography": {"system/certificates.py", "system/key_pair.py", "system/key_exchange.py"},
     "asyncssh": {"host/services/ssh_proxy.py", "host/services/ssh/"},
 }
 # What one calls on a module, and where.

@@ -27,6 +27,7 @@ from kohakuriver.host.background.approvals import ApprovalExpiry
 from kohakuriver.host.background.dispatch import Dispatch
 from kohakuriver.host.background.gangs import GangKeeper
 from kohakuriver.host.background.health import HealthCheck
+from kohakuriver.host.background.key_rotation import KeyRotation
 from kohakuriver.host.background.leases import LOOK_SECONDS as LEASES_INTERVAL_SECONDS
 from kohakuriver.host.background.leases import LeaseKeeper
 from kohakuriver.host.background.reservations import ReservationExpiry
@@ -125,6 +126,7 @@ MONITOR_INTERVAL_SECONDS = 10.0
 ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS, APPROVALS_INTERVAL_SECONDS = 30.0, 1.0, 60.0
 OVERLAY_INTERVAL_SECONDS, RESERVATIONS_INTERVAL_SECONDS = 60.0, 5.0
 GANGS_INTERVAL_SECONDS, PROGRESS_INTERVAL_SECONDS = 1.0, 2.0
+KEYS_INTERVAL_SECONDS = 10.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -144,7 +146,7 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         host = await _assemble(settings, clock, keys, RunnerPeers(http, keys.to))
         await asyncio.to_thread(_mark_shared_storage, settings, host.cluster_id)
-        verifier = Verifier(keys.find, SteadyTime())
+        verifier = Verifier(keys.find, SteadyTime(), keys.find_former)
         app = build_app((*host_api.ROUTES, *host_api.CHANNELS), ANSWERS, edge_of(host, verifier))
         try:
             tls = await asyncio.to_thread(host.identity.context) if host.identity else None
@@ -227,6 +229,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         dispatch=Dispatch(db, registry, scheduler, loops, clock, Wake(), reservations),
         auth=auth,
         keys=keys,
+        key_rotation=KeyRotation(keys, scheduler, clock),
         ssh=SshKeeper(settings, auth, db, loops, RunnerInside(db, registry, peers)),
         overlay=network,
         reservations=reservations,
@@ -287,6 +290,7 @@ def _start_loops(host: Host) -> None:
         reservations = ReservationExpiry(host.db, host.clock)
         host.loops.start("reservations", reservations.step, RESERVATIONS_INTERVAL_SECONDS)
     host.loops.start("approvals", expiry.step, APPROVALS_INTERVAL_SECONDS)
+    host.loops.start("keys", host.key_rotation.step, KEYS_INTERVAL_SECONDS)
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.run("image work", host.environments.work.keep_working)
     host.loops.start("image progress", host.environments.work.tell_progress, PROGRESS_INTERVAL_SECONDS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kohakuriver.host.auth.parts import Auth
 from kohakuriver.host.auth.runner_keys import RunnerKeys
 from kohakuriver.host.background.dispatch import Dispatch
+from kohakuriver.host.background.key_rotation import KeyRotation
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.environments import Environments
 from kohakuriver.host.services.feed import Feed
@@ -37,6 +38,7 @@ class Host:
     dispatch: Dispatch
     auth: Auth
     keys: RunnerKeys
+    key_rotation: KeyRotation
     environments: Environments
     files: Files
     ssh: SshKeeper

@@ -77,6 +77,11 @@ class RevokeNode:
     reason: str = declare("Why, for others to read.", default="", bounds=Bounds(length=500, pattern=f.NO_CONTROL))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateKey:
+    hostname: str = declare("The node.", bounds=NAME)
+
+
 R, O, A = Role, Ownership, "/api/join-tokens"
 NODE_JOIN = Route("node.join", "POST", "/api/nodes/join", Join, Joined, R.NODE, "A machine joins by a token.", O.JOIN)
 NODE_REVOKE = Route(
@@ -87,6 +92,15 @@ NODE_REVOKE = Route(
     Nothing,
     R.ADMIN,
     "Believe its runner nothing any more, until it joins again.",
+)
+NODE_ROTATE_KEY = Route(
+    "node.rotate-key",
+    "POST",
+    "/api/nodes/{hostname}/rotate-key",
+    RotateKey,
+    Nothing,
+    R.ADMIN,
+    "Give its runner another key; the one before is void.",
 )
 JOIN_TOKEN_LIST = Route("node.token.list", "GET", A, Nothing, list[JoinToken], R.ADMIN, "Open join tokens.")
 JOIN_TOKEN_CREATE = Route(

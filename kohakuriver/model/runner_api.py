@@ -147,9 +147,9 @@ ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
 
 @cache
 def _whole_table() -> tuple[Route[Any, Any], ...]:
-    from kohakuriver.model import runner_vps_api
+    from kohakuriver.model import runner_key_api, runner_vps_api
 
-    return (*table_of(globals()), *RUNNER_ROUTES, *runner_vps_api.ROUTES)
+    return (*table_of(globals()), *RUNNER_ROUTES, *runner_vps_api.ROUTES, *runner_key_api.ROUTES)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,11 +21,12 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
-from kohakuriver.runner.endpoints import files, forwards, health, ssh, streams, terminals, vps, workloads
+from kohakuriver.runner.endpoints import files, forwards, health, key, ssh, streams, terminals, vps, workloads
 from kohakuriver.runner.endpoints import images as image_answers
-from kohakuriver.runner.endpoints.access import guard, identifier, only_host
+from kohakuriver.runner.endpoints.access import guard, identifier
 from kohakuriver.runner.engine_slot import EngineSlot
 from kohakuriver.runner.engines import check_engine_allowed, make_engine
+from kohakuriver.runner.host_keys import HostKeys
 from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.image_garbage import COLLECT_SECONDS, Garbage, percent_used
 from kohakuriver.runner.image_ledger import ImageLedger
@@ -69,6 +70,7 @@ ANSWERS: list[Bindable[Runner]] = [
     *files.ANSWERS,
     *files.CHANNELS,
     *health.ANSWERS,
+    *key.ANSWERS,
     *image_answers.ANSWERS,
     *terminals.CHANNELS,
     *forwards.CHANNELS,
@@ -99,7 +101,7 @@ async def running_runner(
     async with AsyncExitStack() as stack:
         bench = await _make_bench(settings, slot, clock, stack)
         runner = await _assemble(bench, belongs, senses, stack)
-        verifier = Verifier(only_host(belongs.key), SteadyTime())
+        verifier = Verifier(runner.host_keys.of_caller, SteadyTime(), runner.host_keys.coming_of_caller)
         table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
         app = build_app(table, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
@@ -199,7 +201,8 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
     trusts = context_for(belongs.ca_pem) if belongs.ca_pem else True
     http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=4, ssl=trusts)))
     host_url = url_of(belongs.settings.host_address, belongs.settings.host_port, "https" if belongs.ca_pem else "http")
-    peer = Peer(http, host_url, Signer(bench.hostname, belongs.key, SteadyTime()))
+    signer = Signer(bench.hostname, belongs.key, SteadyTime())
+    peer = Peer(http, host_url, signer)
     attempts = Workloads(bench)
     state_dir = Path(bench.settings.state_dir).expanduser()
     if senses is None:
@@ -220,6 +223,7 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
         vitals=vitals,
         link=link,
         files=own_files,
+        host_keys=HostKeys(belongs.settings, signer, belongs.key, belongs.coming),
     )
 
 

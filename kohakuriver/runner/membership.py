@@ -22,13 +22,17 @@ NOBODYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What joining agreed on; `key` is in hex, `ca_pem` empty when the host does not speak TLS."""
+    """What joining agreed on; `key` is in hex, `ca_pem` empty when the host does not speak TLS.
+
+    `coming` (hex) is the key that is to follow, while that is being agreed on.
+    """
 
     cluster_id: str
     hostname: str
     host: str
     port: int
     key: str = field(repr=False)
+    coming: str = field(default="", repr=False)
     ca_pem: str = declare("The CA by which the host is known.", default="", bounds=Bounds(length=MOST_BYTES))
 
 
@@ -41,6 +45,7 @@ class Belonging:
 
     settings: RunnerSettings
     key: bytes = field(repr=False)
+    coming: bytes | None = field(default=None, repr=False)
     ca_pem: str = ""
     identity: Identity | None = None
 
@@ -81,7 +86,7 @@ def belonging(settings: RunnerSettings) -> Belonging:
     if not settings.host_address:
         where = replace(settings, host_address=known.host, host_port=known.port)
     identity = _own_identity(Path(settings.state_dir).expanduser(), name) if known.ca_pem else None
-    return Belonging(where, bytes.fromhex(known.key), known.ca_pem, identity)
+    return Belonging(where, bytes.fromhex(known.key), bytes.fromhex(known.coming) or None, known.ca_pem, identity)
 
 
 def _own_identity(state_dir: Path, name: str) -> Identity:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner.bench import Bench
+from kohakuriver.runner.host_keys import HostKeys
 from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.terminals import Terminals
@@ -26,6 +27,7 @@ class Runner:
     link: HostLink
     files: Files
     terminals: Terminals
+    host_keys: HostKeys
     url: str = ""
 
     @property

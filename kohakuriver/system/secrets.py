@@ -51,6 +51,11 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)  # else a machine that loses power may have the one before
+    finally:
+        os.close(folder)
 
 
 def make_secret(path: Path) -> bytes:

@@ -5,6 +5,10 @@ from that, the names of cluster and node and a nonce of each side the key of one
 nonces only: a stolen copy of it opens nothing. HMAC-SHA256 throughout, each use under a label of its own (as in HKDF,
 RFC 5869: the keys are uniformly random, so the extract step is not needed).
 
+A key that is in use can be exchanged for another without a token. Both sides agree on that by an exchange of public
+halves, signed with the key before, so that neither a listener nor a former key opens it. The host then keeps it sealed:
+under a pad of its own, drawn from the master key.
+
 A token reads `krj_ID_SECRET` (hex), and `krj_ID_SECRET_FINGERPRINT` when the host speaks TLS: that of its CA (SHA-256).
 """
 
@@ -17,6 +21,7 @@ PREFIX = "krj"
 SECRET_BYTES = 32
 MASTER_FILE = "join_key"
 JOINING = "join:"  # no node can have a name with a colon
+TAKING = "taking"  # in the place of a nonce, where a key is shown to be the one that was agreed on
 CONSOLE = "host:console"  # whoever can read the master key, on the host's own machine
 
 
@@ -42,7 +47,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """All that a runner's key depends on besides the secret."""
+    """All that a runner's key depends on besides the secret; after an exchange the public halves stand for nonces."""
 
     cluster_id: str
     hostname: str
@@ -84,6 +89,20 @@ def console_key(master: bytes) -> bytes:
 def runner_key(secret: bytes, agreed: Agreed) -> bytes:
     """The key of one runner, which signs in both directions."""
     return _derived(secret, "runner key", agreed.cluster_id, agreed.hostname, agreed.runner_nonce, agreed.host_nonce)
+
+
+def exchanged_key(before: bytes, shared: bytes, agreed: Agreed) -> bytes:
+    """The key of one runner after an exchange: out of the one before it and what the two halves share."""
+    extracted = hmac.digest(before, shared, "sha256")  # as HKDF does with what is not uniformly random
+    return _derived(
+        extracted, "exchanged key", agreed.cluster_id, agreed.hostname, agreed.runner_nonce, agreed.host_nonce
+    )
+
+
+def sealed(master: bytes, agreed: Agreed, key: bytes) -> bytes:
+    """A key under its pad, or out of it again; the host's half of an exchange is new each time, and so is the pad."""
+    pad = _derived(master, "pad", agreed.hostname, agreed.runner_nonce, agreed.host_nonce)
+    return bytes(a ^ b for a, b in zip(key, pad, strict=True))
 
 
 def possession(key: bytes, hostname: str, runner_nonce: str) -> str:

@@ -59,6 +59,7 @@ class Signer:
 
     def __init__(self, name: str, key: bytes, now: Callable[[], float]) -> None:
         self._name, self._key, self._now = name, key, now
+        self._former = key
         self._audience, self._offset_seconds = "", 0.0
 
     def sign(self, request: Request) -> tuple[dict[str, str], str]:
@@ -68,10 +69,17 @@ class Signer:
         parts = (self._name, self._audience, at_ms, nonce)
         return {REQUEST_HEADER: ";".join((VERSION, *parts, _mac(self._key, request, parts)))}, nonce
 
+    def use(self, key: bytes) -> None:
+        """Sign with another key from now on."""
+        self._former, self._key = self._key, key
+
     def trusts(self, headers: Mapping[str, str], nonce: str, status: int, body: bytes) -> bool:
-        """Whether the answer comes from somebody who has the key."""
-        wanted = answer_mac(self._key, nonce, status, body)
-        return _same(headers.get(ANSWER_HEADER, ""), wanted)
+        """Whether the answer comes from somebody who has the key, or had the one before when he was asked."""
+        given = headers.get(ANSWER_HEADER, "")
+        if _same(given, answer_mac(self._key, nonce, status, body)):
+            self._former = self._key
+            return True
+        return self._former is not self._key and _same(given, answer_mac(self._former, nonce, status, body))
 
     def learn(self, audience: str, now: float) -> None:
         """Take over what a signed refusal said."""
@@ -79,10 +87,13 @@ class Signer:
 
 
 class Verifier:
-    """Checks signed calls to one program; `audience` is its life."""
+    """Checks signed calls to one program; `audience` is its life.
 
-    def __init__(self, find_key: FindKey, now: Callable[[], float]) -> None:
-        self._find_key, self._now = find_key, now
+    `find_other` gives another key that is good for a caller, while his is being changed.
+    """
+
+    def __init__(self, find_key: FindKey, now: Callable[[], float], find_other: FindKey = lambda _: None) -> None:
+        self._find_key, self._find_other, self._now = find_key, find_other, now
         self.audience = secrets.token_hex(8)
         self._seen: set[str] = set()
         self._seen_before: set[str] = set()
@@ -94,9 +105,10 @@ class Verifier:
         if len(parts) != 6 or parts[0] != VERSION or not parts[3].isascii() or not parts[3].isdigit():
             raise NotLoggedIn("the signature header is malformed")
         _, name, audience, at_ms, nonce, given = parts
-        key = self._find_key(name)
-        wanted = _mac(key or bytes(32), request, (name, audience, at_ms, nonce))
-        if not _same(given, wanted) or key is None:
+        keys = [key for key in (self._find_key(name), self._find_other(name)) if key]
+        covered = (name, audience, at_ms, nonce)
+        key = next((key for key in keys or [bytes(32)] if _same(given, _mac(key, request, covered))), None)
+        if key is None or not keys:
             raise NotLoggedIn("the signature is wrong: do both sides hold the same cluster secret?")
         now = self._now()
         signed = Signed(name, nonce, key)

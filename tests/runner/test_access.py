@@ -26,6 +26,7 @@ from kohakuriver.model.runner_api import (
     VpsOrder,
     WhichSync,
 )
+from kohakuriver.model.runner_key_api import Half, TakeKey
 from kohakuriver.model.vps import SnapshotId, TakeSnapshot
 from kohakuriver.runner.app import ANSWERS, CHANNELS
 from kohakuriver.wire.call import Peer
@@ -91,6 +92,8 @@ TARBALL = Tarball(stem="lab-1700000000", environment="lab", made_at=1700000000, 
 REQUESTS: dict[str, Any] = {
     "execute": request("true"),
     "kill": Kill(task_id=TASK, attempt=1),
+    "key.offer": Half(public="09" + "00" * 31),
+    "key.take": TakeKey(proof="0" * 64),
     "vps.create": request("true", vps=VpsOrder()),
     "vps.restart": request("true", attempt=2, vps=VpsOrder(is_new=False)),
     "vps.stop": Kill(task_id=TASK, attempt=1),

@@ -132,6 +132,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         more=ORPHANS_MORE,
     ),
     Command("revoke", join_api.NODE_REVOKE, show=show_revoked, many=True, spelled=ONE),
+    Command("rotate-key", join_api.NODE_ROTATE_KEY, show=show_deleted, many=True, spelled=ONE),
     Command(
         "token create",
         join_api.JOIN_TOKEN_CREATE,

@@ -82,6 +82,11 @@ async def revoke(host: Host, caller: Caller, asked: api.RevokeNode) -> Nothing:
     return Nothing()
 
 
+async def rotate_key(host: Host, caller: Caller, asked: api.RotateKey) -> Nothing:
+    await host.key_rotation.rotate(caller, asked.hostname)
+    return Nothing()
+
+
 def _was_not_heard(host: Host, hostname: str) -> None:
     """Whoever spoke under that name until now has no key any more, so he keeps nobody from taking his place."""
     if hostname in host.registry.nodes:
@@ -142,6 +147,7 @@ def _told(row: JoinTokenRow) -> api.JoinToken:
 ANSWERS = [
     on(api.NODE_JOIN, join),
     on(api.NODE_REVOKE, revoke),
+    on(api.NODE_ROTATE_KEY, rotate_key),
     on_text(api.TLS_CA, show_ca),
     on(api.JOIN_TOKEN_LIST, list_tokens),
     on(api.JOIN_TOKEN_CREATE, create_token),

@@ -262,4 +262,15 @@ MIGRATIONS = (
         INSERT INTO changes(kind, name, owner, entry) VALUES('environment', new.environment, '', new.document);
     END;
     """,
+    """
+    ALTER TABLE runner_keys ADD COLUMN sealed TEXT NOT NULL DEFAULT '';
+    CREATE TABLE former_runner_keys(
+        hostname TEXT PRIMARY KEY,
+        join_id INTEGER NOT NULL,
+        runner_nonce TEXT NOT NULL,
+        host_nonce TEXT NOT NULL,
+        revoked INTEGER NOT NULL,
+        joined_at REAL NOT NULL,
+        sealed TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )

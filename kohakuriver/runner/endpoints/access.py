@@ -4,16 +4,10 @@ from typing import Any
 
 from kohakuriver.model.access import NOBODY, Caller, Ownership, Role
 from kohakuriver.model.errors import NotAllowed
+from kohakuriver.runner.host_keys import HOST_NAME
 from kohakuriver.runner.state import Runner
 from kohakuriver.wire.serve import Identified, Identify, Incoming
-from kohakuriver.wire.sign import REQUEST_HEADER, FindKey, Verifier
-
-HOST_NAME = "host"
-
-
-def only_host(secret: bytes) -> FindKey:
-    """The key of the host; nobody else has one here."""
-    return lambda name: secret if name == HOST_NAME else None
+from kohakuriver.wire.sign import REQUEST_HEADER, Verifier
 
 
 def identifier(verifier: Verifier) -> Identify:

@@ -24,6 +24,7 @@ SILENT = {
     "node.heartbeat": "every five seconds of every node",
     "node.orphan.remove": "tried where a node has one, in the tests of restored databases",
     "node.report": "every change of every task, which its own history tells",
+    "node.rotate-key": "tried where there is a runner, in the tests of joining",
     "vps.snapshot.create": "tried where there is a node, in the tests of VPS",
     "vps.snapshot.delete": "tried where there is a node, in the tests of VPS",
 }
