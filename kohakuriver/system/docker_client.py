@@ -89,26 +89,16 @@ def _with_query(target: str, query: Mapping[str, str]) -> str:
 
 def _connect(socket: str) -> dict[Pool, Any]:
     """An SDK client for each pool; work for a thread, because importing the SDK takes 0.2 s."""
-    import docker
-    from docker.transport import UnixHTTPAdapter
-
-    class OnePool(UnixHTTPAdapter):  # type: ignore[misc]
-        """The SDK keeps connections per address, and so opens a new one for each container."""
-
-        def get_connection(self, url: str, proxies: Any = None) -> Any:
-            return super().get_connection("http+docker://localhost", proxies)
-
-    def connect(pool: Pool, version: str) -> Any:
-        threads, timeout_seconds = pool.value
-        api = docker.APIClient(f"unix://{socket}", version=version, timeout=timeout_seconds)
-        api.get_adapter("http+docker://").close()
-        api.mount("http+docker://", OnePool(f"http+unix://{socket}", timeout_seconds, max_pool_size=threads))
-        api.trust_env = False  # proxies have no say on a unix socket, and asking for them takes as long as the call
-        return api
+    from kohakuriver.system.docker_sdk import connect
 
     def connect_all() -> dict[Pool, Any]:
-        first = connect(Pool.EVENTS, "auto")
-        return {Pool.EVENTS: first, **{pool: connect(pool, first.api_version) for pool in (Pool.ACTS, Pool.PULLS)}}
+        apis: dict[Pool, Any] = {}
+        version = ""
+        for pool in (Pool.EVENTS, Pool.ACTS, Pool.PULLS):
+            threads, silence_seconds = pool.value
+            apis[pool] = connect(socket, silence_seconds, threads, version)
+            version = apis[pool].api_version
+        return apis
 
     return _translated(socket, connect_all)
 

@@ -42,12 +42,13 @@ class DockerNetworks:
 
     @contextmanager
     def _api(self) -> Iterator[Any]:
-        import docker
         from docker.errors import DockerException
         from requests import RequestException
 
+        from kohakuriver.system.docker_sdk import connect
+
         try:
-            api = docker.APIClient(f"unix://{self._socket}", version="auto", timeout=TIMEOUT_SECONDS)
+            api = connect(self._socket, TIMEOUT_SECONDS)
             try:
                 yield api
             finally:

@@ -29,11 +29,12 @@ def usable_image(docker_socket: str, wanted: str, tell: Callable[[str], None]) -
     Raises EngineFailed when no daemon answers, or no image can be had.
     """
     _probe(docker_socket)
-    import docker  # only now, because it takes a while
-    from docker.errors import DockerException
+    from docker.errors import DockerException  # only now, because it takes a while
+
+    from kohakuriver.system.docker_sdk import connect
 
     try:
-        api = docker.APIClient(base_url=f"unix://{docker_socket}", version="auto", timeout=ANSWER_SECONDS)
+        api = connect(docker_socket, ANSWER_SECONDS)
     except (DockerException, OSError) as why:
         raise EngineFailed(f"no Docker daemon answers on {docker_socket} ({why})") from None
     try:

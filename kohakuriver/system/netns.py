@@ -44,6 +44,9 @@ async def connect(
             why = why or "it does not answer"
         except OSError as refused:
             why = why or os.strerror(refused.errno or errno.ECONNREFUSED)  # what IPv4 says is what people know
+        except asyncio.CancelledError:
+            made.close()
+            raise
         made.close()
     raise NotFound(f"port {port}: {why or 'no loopback in there'}")
 

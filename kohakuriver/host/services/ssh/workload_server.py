@@ -168,8 +168,12 @@ class WorkloadServer(asyncssh.SSHServer):
 async def built_in(options: asyncssh.SSHServerConnectionOptions, server: WorkloadServer) -> Socket:
     """A connection to a server for one guest, as if it were one to a port of the workload."""
     ours, theirs = socket.socketpair()
-    reader, writer = await asyncio.open_connection(sock=ours)
-    loop = asyncio.get_running_loop()
-    connection = asyncssh.SSHServerConnection(loop, options)
-    await loop.create_connection(lambda: connection, sock=theirs)
+    with ExitStack() as undo:  # whoever asked may go away while he waits
+        undo.callback(theirs.close)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        undo.callback(writer.close)
+        loop = asyncio.get_running_loop()
+        connection = asyncssh.SSHServerConnection(loop, options)
+        await loop.create_connection(lambda: connection, sock=theirs)
+        undo.pop_all()
     return PlainSocket(reader, writer)
