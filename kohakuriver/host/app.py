@@ -91,8 +91,9 @@ from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.sqlite import Database
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.joining import MASTER_FILE
+from kohakuriver.wire.listen import listening
 from kohakuriver.wire.peers import RunnerPeers
-from kohakuriver.wire.serve import Bindable, build_app, listening
+from kohakuriver.wire.serve import Bindable, build_app
 from kohakuriver.wire.sign import SteadyTime, Verifier
 
 log = logging.getLogger(__name__)

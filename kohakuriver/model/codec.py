@@ -35,11 +35,24 @@ NAMES: dict[Any, str] = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a number that JSON or we do not have, until the field is known that shall not take it."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def loads(text: str | bytes) -> Any:
-    """JSON (bytes: UTF-8) to plain values, refusing what readers disagree about: duplicate keys, NaN, deep nesting."""
+    """JSON (bytes: UTF-8) to plain values, refusing what readers disagree about: duplicate keys, deep nesting.
+
+    NaN, Infinity and endless whole numbers become `Unreadable`, which no field takes.
+    """
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=Unreadable, parse_int=_integer)
     except RecursionError:
         raise BadRequest("body: nested too deeply") from None
     except UnicodeDecodeError:
@@ -129,14 +142,8 @@ def shown(name: str) -> str:
     return name[:100] if name.isprintable() else repr(name[:100])
 
 
-def _constant(name: str) -> Any:
-    raise BadRequest(f"body: {name} is not a JSON number")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 20:
-        raise BadRequest(f"body: the number {digits[:20]}… is too large")
-    return int(digits)
+def _integer(digits: str) -> int | Unreadable:
+    return int(digits) if len(digits) <= 20 else Unreadable(f"{digits[:20]}…")
 
 
 def _decoder(kind: Any, bounds: Bounds, strict: bool) -> Decode:
@@ -177,7 +184,8 @@ class Mismatch(Exception):
 
 
 def _wrong(wanted: str, raw: Any) -> Mismatch:
-    return Mismatch(f"expected {wanted}, got {NAMES.get(type(raw), type(raw).__name__)}")
+    got = str(raw) if type(raw) is Unreadable else NAMES.get(type(raw), type(raw).__name__)
+    return Mismatch(f"expected {wanted}, got {got}")
 
 
 def _opaque(raw: Any) -> Any:

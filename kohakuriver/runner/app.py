@@ -56,8 +56,9 @@ from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
+from kohakuriver.wire.listen import listening
 from kohakuriver.wire.pinning import context_for
-from kohakuriver.wire.serve import Bindable, Edge, build_app, listening
+from kohakuriver.wire.serve import Bindable, Edge, build_app
 from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
 
 __all__ = ["make_engine", "running_runner", "serve"]

@@ -8,10 +8,9 @@ import asyncio
 import functools
 import json
 import logging
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, cast, get_origin
 
@@ -31,7 +30,6 @@ R = TypeVar("R")
 BODY_TIMEOUT_SECONDS = 30.0
 METHODS = web.AppKey("METHODS", dict[str, list[str]])  # by path, as the table spells it
 SOCKETS = web.AppKey("SOCKETS", set[Socket])  # those that are open
-IDLE_SECONDS = 60.0
 
 
 async def _nothing_to_release() -> None:
@@ -269,7 +267,14 @@ def allow(entry: Entry, who: Identified) -> None:
     raise errors.NotAllowed(f"this needs the role {entry.needs.label}; you are {who.caller.role.label}")
 
 
+def refuse_packed(request: web.Request) -> None:
+    """Raises WrongContentType for a body in some Content-Encoding: none is ever unpacked."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise errors.WrongContentType("body: must be sent as it is, without a Content-Encoding")
+
+
 async def _read(request: web.Request, limit_bytes: int) -> bytes:
+    refuse_packed(request)
     if request.body_exists and request.content_type != "application/json":
         raise errors.WrongContentType("body: must be sent as Content-Type: application/json")
     if (request.content_length or 0) > limit_bytes:
@@ -405,24 +410,3 @@ async def _errors_to_json(
         if request.writer.output_size:
             raise  # a stream broke in the middle: cutting the connection is the only truth left
         return _error(500, "internal", "the program failed; its log has the reason")
-
-
-@asynccontextmanager
-async def listening(
-    app: web.Application, address: str, port: int, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[int]:
-    """Serve while the block runs, with `tls` over TLS; gives the port (port 0: any free one).
-
-    Raises OSError when the port is taken.
-
-    A connection that is idle, or does not finish the head of a request, is closed after `IDLE_SECONDS`.
-    """
-    runner = web.AppRunner(
-        app, keepalive_timeout=IDLE_SECONDS, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, address, port, backlog=1024, ssl_context=tls).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()

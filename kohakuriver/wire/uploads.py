@@ -26,6 +26,7 @@ from kohakuriver.wire.serve import (
     members_in,
     parsers_of,
     refusal,
+    refuse_packed,
     until_cut,
 )
 
@@ -96,6 +97,7 @@ def _endpoint(answer: UploadAnswer[S], edge: Edge[S]) -> Endpoint:
 
 
 def _refuse_unfit(request: web.Request, route: Route[Any, Any]) -> None:
+    refuse_packed(request)
     if request.content_type != "application/octet-stream":
         raise errors.WrongContentType("body: must be sent as Content-Type: application/octet-stream")
     if (request.content_length or 0) > route.body_limit_bytes:

@@ -48,7 +48,8 @@ from kohakuriver.runner.attempt import claim_of
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.secrets import load_secret
 from kohakuriver.wire.call import Peer
-from kohakuriver.wire.serve import Answer, Edge, Identified, Incoming, Streamed, build_app, listening, on, on_stream
+from kohakuriver.wire.listen import listening
+from kohakuriver.wire.serve import Answer, Edge, Identified, Incoming, Streamed, build_app, on, on_stream
 from kohakuriver.wire.sign import REQUEST_HEADER, Signer, SteadyTime, Verifier
 from tests.manual_clock import ManualClock
 

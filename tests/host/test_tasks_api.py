@@ -319,7 +319,7 @@ BAD: list[tuple[Any, str]] = [
     ('{"command":', "body: "),
     ("[" * 50_000, "body: nested too deeply"),
     ('{"command":"a","command":"b"}', "command: given twice"),
-    ('{"command":"a","priority":NaN}', "body: NaN"),
+    ('{"command":"a","priority":NaN}', "priority: expected a whole number, got NaN"),
     ({}, "command: required"),
     ({"command": ["ls"]}, "command: expected text"),
     ({"command": "a", "arguments": "b"}, "arguments: expected a list"),

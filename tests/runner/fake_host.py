@@ -19,7 +19,8 @@ from kohakuriver.model.report import (
     State,
     WorkloadState,
 )
-from kohakuriver.wire.serve import Edge, Identified, Incoming, Streamed, build_app, listening, on, on_stream
+from kohakuriver.wire.listen import listening
+from kohakuriver.wire.serve import Edge, Identified, Incoming, Streamed, build_app, on, on_stream
 from kohakuriver.wire.sign import REQUEST_HEADER, SteadyTime, Verifier
 
 ROUTES = (host_api.NODE_REGISTER, host_api.NODE_HEARTBEAT, host_api.NODE_REPORT, docker_api.TARBALL_FETCH)

@@ -16,6 +16,7 @@ from kohakuriver.model.errors import NotFound
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.route import ByteStream, PlainText, Route, table_of
+from kohakuriver.wire.listen import listening
 from kohakuriver.wire.serve import (
     Answer,
     Edge,
@@ -23,7 +24,6 @@ from kohakuriver.wire.serve import (
     Incoming,
     Streamed,
     build_app,
-    listening,
     on,
     on_stream,
     on_text,

@@ -23,10 +23,11 @@ from kohakuriver.system.certificates import make_identity
 from kohakuriver.wire import raw
 from kohakuriver.wire.call import NotDelivered, Peer
 from kohakuriver.wire.channels import on_channel
+from kohakuriver.wire.listen import listening
 from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.raw import RawSocket
 from kohakuriver.wire.relay import relay
-from kohakuriver.wire.serve import Edge, Identify, build_app, listening
+from kohakuriver.wire.serve import Edge, Identify, build_app
 from kohakuriver.wire.sign import Signer, SteadyTime
 from kohakuriver.wire.sockets import GOING_AWAY, LOGIN_ENDED, LOST, NORMAL, Message, Socket, error_in
 from tests.wire.rig import by_header, by_signature

@@ -14,7 +14,8 @@ from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.fields import declare
 from kohakuriver.model.route import Route
 from kohakuriver.wire.call import Peer
-from kohakuriver.wire.serve import Edge, build_app, listening
+from kohakuriver.wire.listen import listening
+from kohakuriver.wire.serve import Edge, build_app
 from kohakuriver.wire.sign import Signer, SteadyTime
 from kohakuriver.wire.uploads import Body, on_upload
 from tests.wire.rig import by_signature

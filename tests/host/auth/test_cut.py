@@ -18,7 +18,8 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import TooMany
 from kohakuriver.model.route import ByteStream, Route
 from kohakuriver.model.runner_api import Nothing
-from kohakuriver.wire.serve import Streamed, build_app, listening, on_stream
+from kohakuriver.wire.listen import listening
+from kohakuriver.wire.serve import Streamed, build_app, on_stream
 from kohakuriver.wire.sign import SteadyTime, Verifier
 from tests.host.auth.house import House, Person, in_house, open_house, settings_in
 from tests.manual_clock import ManualClock
