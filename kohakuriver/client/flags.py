@@ -96,7 +96,7 @@ def _reading(member: "dataclasses.Field[Any]", hint: Any, spelling: Spelling) ->
         return {"action": "store_true", "help": about}
     metavar = spelling.metavar or _metavar(kind, member.name)
     choices = _choices(kind)
-    if len(choices) > FEW:
+    if len(choices) > FEW and not spelling.metavar:
         about = f"{about.rstrip('.')}: {', '.join(choices)}."
     made: dict[str, Any] = {"help": about + _default(member), "metavar": metavar}
     if choices:
@@ -127,7 +127,9 @@ def _metavar(kind: Any, name: str) -> str:
 def _choices(kind: Any) -> list[str]:
     """The words that a value may be; none where it is free."""
     inner = get_args(kind)[0] if get_origin(kind) is list else kind
-    return [str(m.value) for m in inner] if isinstance(inner, type) and issubclass(inner, enum.Enum) else []
+    if not (isinstance(inner, type) and issubclass(inner, enum.Enum)):
+        return []
+    return [m.name.lower() if isinstance(m.value, int) else m.value for m in inner]  # as the codec does
 
 
 def _scalar(kind: Any, name: str) -> Parse:

@@ -94,6 +94,7 @@ def task_detail(screen: Screen, task: Task, now: float) -> Iterator[str]:
             ("asks for", wants(task)),
             ("limits", _limits(task)),
             ("variables", [f"{name}={value}" for name, value in task.env_vars.items()]),
+            ("secrets", [f"{name}=@…" for name in task.secret_names]),
             ("mounts", task.additional_mounts),
             ("attempts", f"{task.tries} of {task.max_attempts}" if task.max_attempts > 1 else ""),
             ("owner", task.owner),

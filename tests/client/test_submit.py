@@ -1,11 +1,13 @@
 """Submitting: what is typed arrives, and standard output holds the ids and nothing else."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kohakuriver.client import asking
 from kohakuriver.client.cli import _parsed
 from kohakuriver.client.command import Notes, Order
 from kohakuriver.client.commands.task import command_line
@@ -53,6 +55,44 @@ def test_everything_that_is_typed_arrives(host: MadeUpHost, river: River) -> Non
         idempotency_key="k",
         retry_on=[RetryOn.LOSS],
     )
+
+
+def test_a_secret_comes_from_where_no_process_list_shows_it(
+    host: MadeUpHost, river: River, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OWN", "from here\n")
+    (tmp_path / "key").write_bytes("two\nlines é \n".encode())
+    (tmp_path / "secret").write_text("in a file named so")
+    words = ["-e", "KEY=@key", "-e", "OWN=@secret", "-e", "FILE=@secret", "-e", "PLAIN=@@x", "-e", "MAIL=a@b", "-e", "NO="]
+    assert river("task", "submit", *words, "--", "true").code == 0
+    asked = submitted(host)
+    assert asked.secret_env == {"KEY": "two\nlines é ", "OWN": "from here\n", "FILE": "in a file named so"}
+    assert asked.env_vars == {"PLAIN": "@x", "MAIL": "a@b", "NO": ""}
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("A=@nowhere", "A: no secret in 'nowhere': No such file"), ("A=@", "A: no secret in ''"),
+     ("A=@/", "A: no secret in '/': Is a directory"), ("A=@bytes", "A: bytes is not text"),
+     ("A=@/dev/zero", "A: /dev/zero is larger than")],
+)  # fmt: skip
+def test_a_secret_that_cannot_be_had_is_told_and_nothing_is_submitted(
+    host: MadeUpHost, river: River, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    answer = river("task", "submit", "-e", word, "--", "true")
+    assert answer.code == 2 and told in answer.err and not host.requests(api.TASK_SUBMIT)
+
+
+def test_a_secret_that_is_nowhere_is_asked_for(
+    host: MadeUpHost, river: River, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(asking, "typed", lambda prompt, instead: f"typed for {prompt}; {instead}")
+    assert river("task", "submit", "-e", "KEY=@secret", "--", "true").code == 0
+    assert submitted(host).secret_env == {"KEY": "typed for KEY; -e KEY=@FILE, or set KEY here"}
 
 
 @pytest.mark.parametrize("dashes", [["--"], []])

@@ -82,6 +82,7 @@ def test_status_says_everything_there_is(host: MadeUpHost, river: River) -> None
         required_gpus=2,
         registry_image="python:3.12",
         env_vars={"A": "1"},
+        secret_names=["KEY"],
         time_limit_seconds=7200,
         max_attempts=3,
         target="alpha:0",
@@ -101,6 +102,7 @@ def test_status_says_everything_there_is(host: MadeUpHost, river: River) -> None
         "asks for   4 cores, 8.0G of memory, 2 GPUs",
         "limits     2h00m of time",
         "variables  A=1",
+        "secrets    KEY=@…",
         "attempts   1 of 3",
     ):
         assert f"{line}\n" in told

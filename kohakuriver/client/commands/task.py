@@ -8,6 +8,7 @@ from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.flags import Spelling, at_most
 from kohakuriver.client.output import Screen
 from kohakuriver.client.paging import ALL, list_pages
+from kohakuriver.client.secret_variables import sort_out, value_of
 from kohakuriver.client.task_view import history_lines, status_word, task_detail, task_lines, task_table
 from kohakuriver.client.waiting import first_failure, has_ended, wait_for
 from kohakuriver.client.watching import INTERVAL, Picture, watch
@@ -31,6 +32,7 @@ OWNED = {
 def submit(order: Order) -> int:
     """Queue it, print the ids at once, and with --wait end as the tasks end."""
     values = order.values() | command_line(order) | registry_login(order)
+    values |= sort_out(values.pop("env_vars", {}), value_of)
     values.setdefault("idempotency_key", order.random_bytes(KEY_BYTES).hex())  # a lost answer may be asked for again
     plain = order.session.ask(api.TASK_SUBMIT, order.request(values))
     submitted = order.session.understand(api.TASK_SUBMIT, plain)
@@ -154,6 +156,9 @@ Everything from the first word that is no option (or after --) reaches the progr
 no shell looks at it again. Standard output holds the ids of the new tasks, one a line.
 
 GPUs: -g 2 takes any two; -g 0,1 takes those two; -g @0 takes that one.
+
+Secrets: -e KEY=@FILE is what FILE holds (@- standard input), -e KEY=@secret your own variable KEY; only the
+task sees it, everybody else its name. A value that begins with @ is typed with @@.
 """
 LOGS_MORE = """\
 The bytes go to standard output as the program wrote them. With --both, what it wrote to standard
@@ -181,7 +186,11 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
             "required_gpus": Spelling(metavar="GPUS"),
             "container_name": Spelling("container", metavar="NAME"),
             "registry_image": Spelling("image", metavar="NAME"),
-            "env_vars": Spelling("env"),
+            "env_vars": Spelling(
+                "env",
+                about="A variable of its environment; K=@FILE is a secret from FILE (- is standard input), K=@secret one "
+                "from your own variable K.",
+            ),
             "name": Spelling(),
             "working_dir": Spelling("workdir", metavar="DIR"),
             "additional_mounts": Spelling("mount", metavar="SOURCE:TARGET[:ro]"),
