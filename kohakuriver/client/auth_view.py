@@ -94,7 +94,7 @@ def account_lines(screen: Screen, accounts: Sequence[api.Account], now: float) -
         Column("STATUS", _state, style=lambda a: Style.BAD if a.disabled else Style.GOOD),
         Column("GROUPS", lambda a: ",".join(a.groups) or "-", least=6),
         Column("AGE", lambda a: ago(a.created_at, now), right=True, leaves=1),
-        Column("SEEN", lambda a: ago(a.last_login_at, now), right=True, leaves=2),
+        Column("LOGIN", lambda a: ago(a.last_login_at, now), right=True, leaves=2),
         Column("ID", lambda a: str(a.user_id), leaves=3),
     ]
     return Table(columns, screen).lines(accounts)

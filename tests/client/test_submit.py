@@ -64,7 +64,20 @@ def test_a_secret_comes_from_where_no_process_list_shows_it(
     monkeypatch.setenv("OWN", "from here\n")
     (tmp_path / "key").write_bytes("two\nlines é \n".encode())
     (tmp_path / "secret").write_text("in a file named so")
-    words = ["-e", "KEY=@key", "-e", "OWN=@secret", "-e", "FILE=@secret", "-e", "PLAIN=@@x", "-e", "MAIL=a@b", "-e", "NO="]
+    words = [
+        "-e",
+        "KEY=@key",
+        "-e",
+        "OWN=@secret",
+        "-e",
+        "FILE=@secret",
+        "-e",
+        "PLAIN=@@x",
+        "-e",
+        "MAIL=a@b",
+        "-e",
+        "NO=",
+    ]
     assert river("task", "submit", *words, "--", "true").code == 0
     asked = submitted(host)
     assert asked.secret_env == {"KEY": "two\nlines é ", "OWN": "from here\n", "FILE": "in a file named so"}

@@ -40,7 +40,6 @@ from kohakuriver.model.runner_api import (
     RunnerHealth,
     SyncImage,
     TaskRef,
-    WhichSync,
 )
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.vps import Snapshot, SnapshotId, SnapshotState, TakeSnapshot
@@ -269,7 +268,7 @@ async def images(runner: MadeUpRunner, caller: Caller, asked: Nothing) -> list[N
     return []
 
 
-async def sync(runner: MadeUpRunner, caller: Caller, asked: SyncImage | WhichSync) -> SyncState:
+async def sync(runner: MadeUpRunner, caller: Caller, asked: SyncImage | runner_api.WhichSync) -> SyncState:
     runner.orders.append(asked)
     return SyncState(phase=SyncPhase.PRESENT)
 
