@@ -43,6 +43,7 @@ class OverlayPart:
     mesh_vni: int = declare("VXLAN id between runners.", default=0, bounds=Bounds(least=0, most=2**24 - 1))
     port: int = declare("UDP port of VXLAN.", bounds=Bounds(least=1, most=65535))
     mtu: int = declare("MTU inside.", bounds=Bounds(least=1280, most=65000))
+    is_isolated: bool = declare("Whether containers of different owners are kept apart.", default=False)
     peers: list[OverlayPeer] = declare("The others, in a mesh.", default=[])
 
 

@@ -49,6 +49,9 @@ class Execute:
     registry_login: str = ""
     vps: VpsOrder | None = None
     reserved_ip: str | None = declare("Its address in the overlay.", default=None, bounds=IPV4)
+    owner_tag: int = declare(
+        "By what its owner is known in the overlay.", default=0, bounds=Bounds(least=0, most=0xFFFF)
+    )
     rank: int = declare("Which one it is of a task over several nodes.", default=0, bounds=Bounds(least=0))
     ranks: list[str] = declare("The addresses of all of them, by rank; empty for a task on one node.", default=[])
     proof: str = declare("By which the host knows later that this order was its own.", default="")

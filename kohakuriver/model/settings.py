@@ -143,6 +143,11 @@ class HostSettings:
         "Hub: traffic between nodes goes through the host; mesh: directly, and through the host where that fails.",
         bounds=Bounds(pattern="hub|mesh"),
     )
+    overlay_isolation: str = setting(
+        "none",
+        "None: all containers in the overlay reach each other; owner: only those of one owner (needs nft on the nodes).",
+        bounds=Bounds(pattern="none|owner"),
+    )
     overlay_vxlan_id: int = setting(
         100, "First VXLAN id; runner N has this plus N.", bounds=Bounds(least=1, most=2**24 - 2**17)
     )

@@ -48,7 +48,7 @@ def _docker(settings: RunnerSettings) -> list[str]:
 
 def _kernel(mark: Mark, firewall_name: str) -> list[str]:
     firewall = Firewall(firewall_name)
-    rules, guards = firewall.set_rules([]), firewall.set_guards([])
+    rules, guards = firewall.set_rules([]), firewall.set_guard(None)
     changes = netlink.reconcile(Wanted(mark=mark))
     names = [f"device {change.what.name}" for change in changes if isinstance(change.what, Device)]
     return [*(["firewall rules"] if rules or guards else []), *names]

@@ -140,7 +140,7 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
     await asyncio.to_thread(_make_directories, state_dir, own_logs, local_temp)
     store = await asyncio.to_thread(Store, state_dir / "runner.db")
     stack.push_async_callback(asyncio.to_thread, store.close)
-    overlay = Overlay(settings, store)
+    overlay = Overlay(settings, store, clock)
     await overlay.restore()
     stack.push_async_callback(asyncio.to_thread, overlay.close)
     disk, reading = Disk("disk", DISK_THREADS), Disk("output-reader", READING_THREADS)

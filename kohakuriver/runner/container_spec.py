@@ -13,6 +13,7 @@ from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
 from kohakuriver.runner.attempt import Accepted
 from kohakuriver.runner.overlay_plan import OVERLAY_NETWORK
+from kohakuriver.system.docker_network import TAG_LABEL
 from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Mount
 
 MASTER_PORT = 29500  # what torch.distributed takes when nothing is said; each task has an address of its own
@@ -120,6 +121,7 @@ def labels_of(accepted: Accepted, site: Site) -> Mapping[str, str]:
         "kohakuriver.task": str(key.task_id),
         "kohakuriver.attempt": str(key.attempt),
         TYPE_LABEL: VPS_TYPE if accepted.request.vps else "command",
+        TAG_LABEL: str(accepted.request.owner_tag),
     }
 
 

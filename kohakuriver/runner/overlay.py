@@ -4,41 +4,47 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from kohakuriver.model import codec
 from kohakuriver.model.errors import BadRequest, EngineFailed, NotFound, Unavailable
-from kohakuriver.model.overlay import BRIDGE, VXLAN_OVERHEAD_BYTES
+from kohakuriver.model.overlay import BRIDGE, VXLAN_OVERHEAD_BYTES, mac_of
 from kohakuriver.model.overlay_part import OverlayNews, OverlayPart, OverlayWish, digest_of
 from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.runner import overlay_plan as plan
 from kohakuriver.runner.store import Store
 from kohakuriver.system import netlink
 from kohakuriver.system.addresses import address_towards
+from kohakuriver.system.clock import Clock
 from kohakuriver.system.docker_network import Attached, DockerNetworks
-from kohakuriver.system.firewall import Firewall, Guarded, has_guard
+from kohakuriver.system.firewall import Firewall, has_guard
 from kohakuriver.system.loops import Wake
 from kohakuriver.system.network_plan import Port, Seen, Wanted, clashes, strangers
 from kohakuriver.system.path_mtu import carries
+from kohakuriver.system.port_guard import NOBODY, Guarded
 from kohakuriver.system.veth import outer_end
 
 log = logging.getLogger(__name__)
 FACT = "overlay_part"
+COMING_SECONDS = 600.0  # how long a container may take to start
 MOST_PROBED = 4  # peers whose way is tried; one that does not answer costs two seconds
 
 
 class Overlay:
     """The part that the host gave, kept over restarts; `trouble` says why containers cannot use it, empty when they can."""
 
-    def __init__(self, settings: RunnerSettings, store: Store) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: RunnerSettings, store: Store, clock: Clock) -> None:
+        self._settings, self._store, self._clock = settings, store, clock
         self._part: OverlayPart | None = None
         self._made_for = ""
         self._firewall = Firewall(plan.FIREWALL_NAME)
         self._networks = DockerNetworks(settings.docker_socket)
         self._hands = ThreadPoolExecutor(1, "overlay")
         self._ends: dict[tuple[int, str], str] = {}
+        self._inside: list[Guarded] = []
+        self._coming: dict[Guarded, float] = {}
         self._narrow: list[str] = []
+        self._probed_for: OverlayPart | None = None
         self.trouble = ""
         self.ready = False
         self.healed = 0
@@ -115,23 +121,51 @@ class Overlay:
         self.healed += healed
         self.trouble, self.ready = "", True
         self.settled.set()
+        if self._probed_for != part:
+            self._narrow, self._probed_for = await asyncio.to_thread(_narrow_ways, part), part
+
+    async def expect(self, address: str, owner_tag: int) -> None:
+        """Let a container under this address through from its first moment on, before its port is known.
+
+        Raises EngineFailed.
+        """
+        part, now = self._part, self._clock.monotonic()
+        if part is None or not has_guard():
+            return
+        member = Guarded("", mac_of(IPv4Address(address)), address, owner_tag or NOBODY)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._hands, lambda: self._let_in(part, member, now))
+        except Unavailable as failed:
+            raise EngineFailed(f"the overlay lets it not in: {failed}", retry_elsewhere=True) from None
+
+    def _let_in(self, part: OverlayPart, member: Guarded, now: float) -> None:
+        """Whoever had the address before is gone."""
+        self._inside = [each for each in self._inside if each.address != member.address]
+        recent = {each: since for each, since in self._coming.items() if now - since < COMING_SECONDS}
+        self._coming = {**recent, member: now}
+        self._set_guard(part)
+
+    def _set_guard(self, part: OverlayPart) -> None:
+        known = {member.address for member in self._inside}
+        self._coming = {each: since for each, since in self._coming.items() if each.address not in known}
+        self._firewall.set_guard(plan.guard(part, [*self._inside, *self._coming]))
 
     def _reconcile(self, part: OverlayPart) -> int:
         """How many things were put right that had been right before; raises Unavailable, EngineFailed."""
         netlink.check_allowed()
+        if part.is_isolated and not has_guard():
+            raise Unavailable("containers of different owners cannot be kept apart here: install nftables")
         wanted = plan.wanted(part)
         with netlink.open_netlink() as kernel:
             seen = netlink.look(kernel, plan.MARK)
         _refuse_clash(IPv4Network(part.network), seen, wanted)
         changed = len(netlink.reconcile(wanted)) + self._firewall.set_rules(plan.rules(part))
         changed += self._networks.ensure(plan.docker_network(part))
-        ends = self._outer_ends(self._networks.attached(plan.OVERLAY_NETWORK))
-        changed += netlink.attach({Port(end.device, BRIDGE) for end in ends})
+        self._inside = self._outer_ends(self._networks.attached(plan.OVERLAY_NETWORK))
+        changed += netlink.attach({Port(end.device, BRIDGE) for end in self._inside})
         if has_guard():
-            self._firewall.set_guards(ends)
+            self._set_guard(part)
         before, self._made_for = self._made_for, digest_of(part)
-        if before != self._made_for:
-            self._narrow = _narrow_ways(part)
         return changed if before == self._made_for else 0
 
     def _outer_ends(self, attached: list[Attached]) -> list[Guarded]:
@@ -141,7 +175,11 @@ class Overlay:
             with suppress(NotFound):
                 key = (each.pid, each.mac)
                 self._ends[key] = known.get(key) or outer_end(each.pid, each.mac)
-        return [Guarded(self._ends[a.pid, a.mac], a.mac, a.address) for a in attached if (a.pid, a.mac) in self._ends]
+        return [
+            Guarded(self._ends[a.pid, a.mac], a.mac, a.address, a.tag or NOBODY)
+            for a in attached
+            if (a.pid, a.mac) in self._ends
+        ]
 
 
 def _narrow_ways(part: OverlayPart) -> list[str]:
@@ -152,8 +190,15 @@ def _narrow_ways(part: OverlayPart) -> list[str]:
         f"the way to {machine} is too narrow for the overlay: it does not carry packets of {needed_bytes} bytes whole "
         "(lower OVERLAY_MTU on the host, or raise the MTU of the network)"
         for machine in filter(None, machines)
-        if carries(machine, needed_bytes) is False
+        if _is_narrow(machine, needed_bytes)
     ]
+
+
+def _is_narrow(machine: str, needed_bytes: int) -> bool:
+    """Whether that is certain; who may not ask (CAP_NET_RAW) does not know."""
+    with suppress(PermissionError):
+        return carries(machine, needed_bytes) is False
+    return False
 
 
 def _refuse_clash(network: IPv4Network, seen: Seen, wanted: Wanted) -> None:

@@ -169,6 +169,8 @@ async def _await_network(work: Work) -> None:
         raise EngineFailed(
             f"the overlay cannot be used here: {overlay.trouble or 'it is being made'}", retry_elsewhere=True
         )
+    if work.spec.address:
+        await overlay.expect(work.spec.address, work.held.accepted.request.owner_tag)
 
 
 async def _create(work: Work) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from kohakuriver.model.errors import EngineFailed
 
 LABEL = "kohakuriver.network"
+TAG_LABEL = "kohakuriver.owner_tag"
 TIMEOUT_SECONDS = 30
 NOT_FOUND = 404
 
@@ -26,11 +27,12 @@ class BridgeNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A container in a network: its process, its address, and its hardware address."""
+    """A container in a network: its process, its address, its hardware address, and the tag of its owner, if it has one."""
 
     pid: int
     address: str
     mac: str
+    tag: int
 
 
 class DockerNetworks:
@@ -38,7 +40,7 @@ class DockerNetworks:
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
-        self._pids: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}
 
     @contextmanager
     def _api(self) -> Iterator[Any]:
@@ -83,10 +85,18 @@ class DockerNetworks:
         with self._api() as api:
             found = _find(api, name)
             inside = (found or {}).get("Containers") or {}
-            pids = {key: self._pids.get(key) or int(api.inspect_container(key)["State"]["Pid"]) for key in inside}
-            self._pids = {key: pid for key, pid in pids.items() if pid}
-            ends = ((self._pids[key], inside[key]) for key in self._pids)
-            return [Attached(pid, end["IPv4Address"].partition("/")[0], end["MacAddress"]) for pid, end in ends]
+            told = {key: self._known.get(key) or _told(api.inspect_container(key)) for key in inside}
+            self._known = {key: (pid, tag) for key, (pid, tag) in told.items() if pid}
+            ends = ((inside[key], *known) for key, known in self._known.items())
+            return [
+                Attached(pid, end["IPv4Address"].partition("/")[0], end["MacAddress"], tag) for end, pid, tag in ends
+            ]
+
+
+def _told(container: Any) -> tuple[int, int]:
+    """Its process (0: none) and the tag of its owner."""
+    tag = (container["Config"]["Labels"] or {}).get(TAG_LABEL, "")
+    return int(container["State"]["Pid"]), int(tag) if tag.isdecimal() else 0
 
 
 def _find(api: Any, name: str) -> Any:

@@ -9,13 +9,13 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from kohakuriver.model.errors import Unavailable
+from kohakuriver.system.port_guard import COMMENT, Guard, chains
 
-COMMENT = "kohakuriver:"
 COMMAND_SECONDS = 30.0
 FIND_COMMENT = re.compile(rf'comment "?({COMMENT}[0-9a-f]+)')
 
@@ -58,15 +58,6 @@ class Rule:
         return COMMENT + hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Guarded:
-    """A port of a bridge, and the one address and hardware address that may come out of it."""
-
-    device: str
-    mac: str
-    address: str
-
-
 class Firewall:
     """Our rules under one name, of up to 12 letters; every method may block and raises Unavailable."""
 
@@ -79,13 +70,11 @@ class Firewall:
         if shutil.which("iptables"):
             changed = [self._set_iptables(hook, [r for r in rules if r.hook is hook]) for hook in Hook]
             return any(changed)
-        return self._set_nft("inet", self._name, [r.comment for r in rules], _nft_chains(rules))
+        return self._set_nft("inet", _nft_chains(rules))
 
-    def set_guards(self, guards: Iterable[Guarded]) -> bool:
+    def set_guard(self, guard: Guard | None) -> bool:
         """Let each port of a bridge send only as who it is; whether anything had to be changed."""
-        ordered = sorted(guards)
-        comments = [COMMENT + hashlib.sha256(repr(g).encode()).hexdigest()[:16] for g in ordered for _ in range(4)]
-        return self._set_nft("bridge", self._name, comments, _nft_guards(ordered, comments))
+        return self._set_nft("bridge", chains(guard) if guard else "")
 
     # ---- iptables
 
@@ -113,16 +102,18 @@ class Firewall:
 
     # ---- nftables
 
-    def _set_nft(self, family: str, table: str, comments: Sequence[str], body: str) -> bool:
+    def _set_nft(self, family: str, body: str) -> bool:
+        """Have a table of ours with these chains; empty text: have none."""
         if not shutil.which("nft"):
-            if comments:
+            if body:
                 raise Unavailable("neither iptables nor nft is there: install nftables")
             return False
-        listed = _run(["nft", "list", "table", family, table], fine=(1,))
-        if FIND_COMMENT.findall(listed) == list(comments) and bool(listed) == bool(comments):
+        table = f"{family} {self._name}"
+        listed = _run(["nft", "list", "table", family, self._name], fine=(1,))
+        if FIND_COMMENT.findall(listed) == FIND_COMMENT.findall(body) and bool(listed) == bool(body):
             return False
-        text = f"table {family} {table} {{}}\ndelete table {family} {table}\n"
-        _run(["nft", "-f", "-"], text + (f"table {family} {table} {{\n{body}}}\n" if comments else ""))
+        text = f"table {table} {{}}\ndelete table {table}\n"
+        _run(["nft", "-f", "-"], text + (f"table {table} {{\n{body}}}\n" if body else ""))
         return True
 
 
@@ -175,24 +166,6 @@ def _nft(rule: Rule) -> str:
     if rule.established:
         words += ["ct state established,related"]
     return " ".join([*words, rule.verdict, f'comment "{rule.comment}"'])
-
-
-def _nft_guards(guards: Sequence[Guarded], comments: Sequence[str]) -> str:
-    """Frames from another hardware address, ARP or IPv4 from another address, and IPv6 altogether are dropped."""
-    lines = []
-    for guard, comment in zip(guards, comments[::4], strict=True):
-        port, told = f'iifname "{guard.device}"', f'drop comment "{comment}"'
-        lines += [
-            f"{port} ether saddr != {guard.mac} {told}",
-            f"{port} arp saddr ip != {guard.address} {told}",
-            f"{port} ip saddr != {guard.address} {told}",
-            f"{port} ether type ip6 {told}",
-        ]
-    return (
-        "  chain ports {\n    type filter hook prerouting priority -300;\n"
-        + "".join(f"    {x}\n" for x in lines)
-        + "  }\n"
-    )
 
 
 def _run(command: list[str], text: str = "", fine: tuple[int, ...] = ()) -> str:

@@ -112,13 +112,17 @@ def _make_device(kernel: "IPRoute", verb: str, device: Device, mark: Mark) -> No
             kernel.link("del", index=index)
         return
     if verb == "add":
-        vxlan = {"vxlan_id": device.vni, "vxlan_port": device.port, "vxlan_learning": False} if device.vni else {}
-        kernel.link("add", ifname=device.name, kind=device.kind, **vxlan)
+        kernel.link("add", ifname=device.name, kind=device.kind, **(_vxlan(device) if device.vni else {}))
     index = _index(kernel, device.name)
     master = _index(kernel, device.master) if device.master else 0
     mac = {"address": device.mac} if device.mac else {}
     kernel.link("set", index=index, ifalias=mark.alias, mtu=device.mtu, master=master, **mac)
     kernel.link("set", index=index, state="up")
+
+
+def _vxlan(device: Device) -> dict[str, Any]:
+    tags = {"vxlan_gbp": True} if device.tagged else {}  # a flag: that it stands there is what counts
+    return {"vxlan_id": device.vni, "vxlan_port": device.port, "vxlan_learning": False, **tags}
 
 
 def _make_thing(kernel: "IPRoute", verb: str, thing: Thing, mark: Mark) -> None:
@@ -162,6 +166,7 @@ def _device(link: Any, names: dict[int, str]) -> SeenDevice:
         master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
         alias=link.get_attr("IFLA_IFALIAS") or "",
         is_up=bool(link["flags"] & UP),
+        tagged=bool(of_vxlan("GBP")),
     )
 
 

@@ -23,7 +23,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A bridge, or a VXLAN device (`vni` above 0); empty `mac` and `master` mean any and none."""
+    """A bridge, or a VXLAN device (`vni` above 0); empty `mac` and `master` mean any and none.
+
+    One that is `tagged` carries the mark of a packet to the other machine (the group policy extension of VXLAN).
+    """
 
     name: str
     mtu: int
@@ -31,6 +34,7 @@ class Device:
     port: int = 0
     mac: str = ""
     master: str = ""
+    tagged: bool = False
 
     @property
     def kind(self) -> str:
@@ -104,6 +108,7 @@ class SeenDevice:
     master: str
     alias: str
     is_up: bool
+    tagged: bool = False
 
 
 class SeenRoute(NamedTuple):
@@ -173,7 +178,8 @@ def is_ours(device: SeenDevice, mark: Mark) -> bool:
 
 def _is_wrong(wanted: Device, seen: SeenDevice) -> bool:
     """Whether it can only be made right by making it anew."""
-    return (wanted.kind, wanted.vni, wanted.port) != (seen.kind, seen.vni, seen.port) or seen.learning
+    kept = wanted.kind, wanted.vni, wanted.port, wanted.tagged
+    return kept != (seen.kind, seen.vni, seen.port, seen.tagged) or seen.learning
 
 
 def _differs(wanted: Device, seen: SeenDevice) -> bool:
@@ -192,7 +198,7 @@ def _can_be(thing: Thing, seen: Seen, alien: set[str]) -> bool:
 
 
 def _as_device(seen: SeenDevice) -> Device:
-    return Device(name=seen.name, mtu=seen.mtu, vni=seen.vni, port=seen.port)
+    return Device(name=seen.name, mtu=seen.mtu, vni=seen.vni, port=seen.port, tagged=seen.tagged)
 
 
 ORDER: tuple[type, ...] = (Port, Address, Forward, Neighbor, Route)

@@ -64,6 +64,7 @@ class Cluster:
     port: int
     host: Part
     runners: Mapping[str, Part]
+    headers: Mapping[str, str] = {}  # by which the host knows who asks
 
     def start(self) -> None:
         """Everything, until every node is online."""
@@ -107,7 +108,7 @@ class Cluster:
         while True:
             connection = self.connection()
             try:
-                headers = {"Content-Type": "application/json"} if body is not None else {}
+                headers = {**self.headers, **({"Content-Type": "application/json"} if body is not None else {})}
                 connection.request(method, path, json.dumps(body) if body is not None else None, headers)
                 answer = connection.getresponse()
                 status, content = answer.status, answer.read()

@@ -317,6 +317,31 @@ async def test_a_task_takes_another_address_on_another_node(house: House) -> Non
     assert await house.place(1, "n1") is None
 
 
+async def test_an_owner_whose_tasks_have_addresses_has_a_tag_of_its_own_for_ever(house: House) -> None:
+    await house.join("n1")
+    for task_id, owner in enumerate(("eve", "bob", "eve"), 1):
+        await house.db.write(lambda tx, id=task_id, owner=owner: tasks.insert(tx, task_of(owner, id), owner))  # type: ignore[misc]
+        assert await house.place(task_id, "n1")
+    tags = await house.db.read(lambda tx: [rows.tag_of(tx, owner) for owner in ("eve", "bob", "nobody")])
+    await house.restart()
+    assert tags == [1, 2, 0] and await house.db.read(lambda tx: rows.tag_of(tx, "eve")) == 1
+
+
+async def test_when_no_tag_is_left_owners_without_addresses_lose_theirs(house: House) -> None:
+    await house.join("n1")
+    await house.reserve("owner7", runner="n1")
+
+    def fill(tx: sqlite3.Connection) -> int:
+        made = [(number, f"owner{number}") for number in range(1, rows.MOST_OWNERS + 1)]
+        tx.executemany("INSERT INTO overlay_owners VALUES(?, ?)", made)
+        rows.give_tag(tx, "late")
+        rows.give_tag(tx, "later")
+        return rows.tag_of(tx, "owner7")
+
+    assert await house.db.write(fill) == 7
+    assert await house.db.read(lambda tx: (rows.tag_of(tx, "late"), rows.tag_of(tx, "owner8"))) == (1, 0)
+
+
 async def test_reserving_costs_the_same_however_many_are_taken(tmp_path: Path) -> None:
     house = House(tmp_path, "10.128.0.0/12/6/14")
     await house.open()

@@ -78,10 +78,14 @@ class Container:
         self.daemon, self.name, self.address = daemon, name, address
 
     @property
+    def pid(self) -> int:
+        """Its first process."""
+        return int(self.daemon.request("GET", f"/containers/{self.name}/json")["State"]["Pid"])
+
+    @property
     def inside(self) -> list[str]:
         """How a command line begins that is to run in its network, where it may do everything."""
-        pid = self.daemon.request("GET", f"/containers/{self.name}/json")["State"]["Pid"]
-        return ["nsenter", f"--net=/proc/{pid}/ns/net"]
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net"]
 
     def run(self, command: str, seconds: float = 60.0) -> tuple[int, str]:
         """Exit code and what a shell command says in its network."""
@@ -132,9 +136,12 @@ def _runner_env(machine: Machine, host: Machine) -> dict[str, str]:
 
 
 @contextmanager
-def running(machines: Mapping[str, Machine], **env: str) -> Iterator[OverlayCluster]:
-    """A cluster whose overlay is ready."""
+def running(
+    machines: Mapping[str, Machine], headers: Mapping[str, str] | None = None, **env: str
+) -> Iterator[OverlayCluster]:
+    """A cluster whose overlay is ready; the headers say who asks it."""
     cluster = OverlayCluster(machines, env)
+    cluster.headers = headers or {}
     try:
         cluster.start()
         cluster.until_ready()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.overlay.cluster import Container, OverlayCluster, wait_for
+from tests.overlay.cluster import Container, OverlayCluster
 
 pytestmark = pytest.mark.docker
 
@@ -81,20 +81,9 @@ def test_programs_killed_and_started_in_any_order_lose_no_packet(
         network.until_ready()
 
 
-def test_a_container_cannot_send_as_another(network: OverlayCluster, pair: tuple[Container, Container]) -> None:
-    one, two = pair
-    thief = network.place("n1")
-    ports = network.machines["n1"]
-    wait_for(lambda: thief.address in ports.run("nft list table bridge KOHAKU-NODE"), network.logs)
-    assert thief.reaches(two.address)
-    thief.run(f"ip addr add {one.address}/18 dev eth0")
-    assert thief.run(f"busybox ping -c 2 -W 1 -I {one.address} {two.address}")[0] != 0
-    assert thief.reaches(two.address) and one.reaches(two.address)
-
-
 def test_vxlan_comes_from_members_only(network: OverlayCluster) -> None:
     for machine in network.machines.values():
-        rules = machine.run("iptables -S | grep -e '--dport 4789'").splitlines()
+        rules = machine.run("iptables -S | grep -e 'INPUT.*--dport 4789'").splitlines()
         assert rules[-1].endswith("-j DROP") and all(rule.endswith("-j ACCEPT") for rule in rules[:-2])
 
 

@@ -48,6 +48,7 @@ def test_everything_that_was_asked_for_arrives() -> None:
         "kohakuriver.node": "alpha",
         "kohakuriver.task": "1",
         "kohakuriver.attempt": "1",
+        "kohakuriver.owner_tag": "0",
         "kohakuriver.type": "command",
     }
 

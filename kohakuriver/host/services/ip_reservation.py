@@ -74,6 +74,12 @@ class IPReservationManager:
 
     def of_placement(self, tx: sqlite3.Connection, task: Task, hostname: str) -> str | None:
         """The address for a task that goes to this node now; None where there is no overlay."""
+        address = self._address_there(tx, task, hostname)
+        if address is not None:
+            rows.give_tag(tx, task.owner)
+        return address
+
+    def _address_there(self, tx: sqlite3.Connection, task: Task, hostname: str) -> str | None:
         held = rows.of_task(tx, task.task_id)
         if held is not None:
             if held.is_reserved or self._is_on(held.number, hostname):

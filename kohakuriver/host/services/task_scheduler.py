@@ -4,12 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kohakuriver.host.services import reconcile, workspace
 from kohakuriver.host.services.claims import Claims
 from kohakuriver.host.services.node_registry import LiveNode, NodeRegistry
 from kohakuriver.host.services.tarballs import Tarballs
-from kohakuriver.host.store import changes, gangs, task_secrets, tasks
+from kohakuriver.host.store import changes, gangs, overlay, task_secrets, tasks
 from kohakuriver.host.store.tasks import Live
 from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
@@ -130,7 +131,7 @@ class TaskScheduler:
 
     async def send_task_to_runner(self, row: Live) -> None:
         """Hand an attempt over; raises what the runner refused with, NotDelivered, or NodeUnreachable."""
-        task, secret_env, login, ranks = await self.db.read(lambda tx: _order_of(tx, row.task_id))
+        task, facts = await self.db.read(lambda tx: _order_of(tx, row.task_id))
         if (task.attempt, task.status) != (row.attempt, Status.ASSIGNING):
             return
         vps = workspace.order_of(task) if isinstance(task, Vps) else None
@@ -139,16 +140,14 @@ class TaskScheduler:
             attempt=task.attempt,
             owner=task.owner,
             spec=TaskSpec(**spec_values(task)),
-            secret_env=secret_env,
             gpus=task.assigned_gpus,
             numa_node=task.assigned_numa,
             tarball=await self._newest_tarball(task.container_name) if vps is None or vps.is_new else None,
             vps=vps,
-            registry_login=login,
             reserved_ip=task.assigned_ip,
             rank=task.rank,
-            ranks=ranks,
             proof=self.claims.proof(task.task_id, task.attempt, row.node),
+            **facts,
         )
         route = runner_api.EXECUTE if vps is None else CREATE_VPS if vps.is_new else RESTART_VPS
         key = (row.task_id, row.attempt)
@@ -352,9 +351,15 @@ class TaskScheduler:
         return apply
 
 
-def _order_of(tx: sqlite3.Connection, task_id: Snowflake) -> tuple[Task, dict[str, str], str, list[str]]:
-    secret_env, login = task_secrets.of_task(tx, task_id), task_secrets.login_of(tx, task_id)
-    return tasks.get(tx, task_id), secret_env, login, gangs.ranks(tx, task_id)
+def _order_of(tx: sqlite3.Connection, task_id: Snowflake) -> tuple[Task, dict[str, Any]]:
+    """A task, and what an order says of it that stands in other rows."""
+    task = tasks.get(tx, task_id)
+    return task, {
+        "secret_env": task_secrets.of_task(tx, task_id),
+        "registry_login": task_secrets.login_of(tx, task_id),
+        "ranks": gangs.ranks(tx, task_id),
+        "owner_tag": overlay.tag_of(tx, task.owner),
+    }
 
 
 def _leaves_nothing(state: WorkloadState) -> bool:

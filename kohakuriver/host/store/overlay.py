@@ -11,6 +11,7 @@ from kohakuriver.model.errors import Conflict, TooMany
 from kohakuriver.model.overlay import Ranges, Subnet
 
 TRIES = 64  # how often luck is tried before the free places are looked for
+MOST_OWNERS = 0xFFFE  # what VXLAN has room for, but for 0 and the last, which mean nobody
 ADDRESS = "address, number, owner, is_reserved, task_id, expires_at"
 
 
@@ -162,6 +163,26 @@ def first_free(tx: sqlite3.Connection, subnet: Subnet, count: int) -> list[IPv4A
         if int(address) not in taken:
             found.append(address)
     return found
+
+
+# ---- owners
+
+
+def tag_of(tx: sqlite3.Connection, owner: str) -> int:
+    """By what an owner is known in the overlay, 0 when it is not known there."""
+    row = tx.execute("SELECT tag FROM overlay_owners WHERE owner = ?", (owner,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def give_tag(tx: sqlite3.Connection, owner: str) -> None:
+    """Have a tag for an owner, for ever; when none is left, owners without any address lose theirs."""
+    if tag_of(tx, owner):
+        return
+    if tx.execute("SELECT count(*) FROM overlay_owners").fetchone()[0] >= MOST_OWNERS:
+        tx.execute("DELETE FROM overlay_owners WHERE owner NOT IN (SELECT owner FROM overlay_addresses)")
+    free = """SELECT tag + 1 AS free FROM (SELECT 0 AS tag UNION SELECT tag FROM overlay_owners)
+              EXCEPT SELECT tag FROM overlay_owners"""
+    tx.execute(f"INSERT INTO overlay_owners SELECT min(free), ? FROM ({free})", (owner,))
 
 
 def _address(row: sqlite3.Row) -> AddressRow:

@@ -273,4 +273,9 @@ MIGRATIONS = (
         joined_at REAL NOT NULL,
         sealed TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE overlay_owners(
+        tag INTEGER PRIMARY KEY,
+        owner TEXT NOT NULL UNIQUE);
+    """,
 )

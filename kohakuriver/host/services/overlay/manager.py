@@ -109,6 +109,7 @@ class OverlayNetworkManager:
             mesh_vni=self.settings.overlay_vxlan_id if is_mesh else 0,
             port=self.settings.overlay_vxlan_port,
             mtu=self.settings.overlay_mtu,
+            is_isolated=self.settings.overlay_isolation == "owner",
             peers=self._peers_of(own) if is_mesh else [],
         )
 

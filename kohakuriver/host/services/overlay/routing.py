@@ -15,11 +15,15 @@ def rules(settings: HostSettings, ranges: Ranges, machines: Iterable[str]) -> li
     network, port = str(ranges.network), settings.overlay_vxlan_port
     vnis = (settings.overlay_vxlan_id, settings.overlay_vxlan_id + ranges.most_runners)
     forward, accept, drop = Hook.FORWARD, Verdict.ACCEPT, Verdict.DROP
+    members = list(machines)
     return [
         Rule(hook=forward, verdict=accept, in_device=RUNNERS, source=network, destination=network),
         Rule(hook=forward, verdict=accept, in_device=BRIDGE, out_device=RUNNERS, source=network),
         Rule(hook=forward, verdict=drop, in_device=RUNNERS),
         Rule(hook=forward, verdict=drop, out_device=RUNNERS),
-        *(Rule(hook=Hook.INPUT, verdict=accept, source=machine, udp_port=port) for machine in machines),
+        # What is forwarded would look as if this machine had sent it; it may be the router between two members.
+        *(Rule(hook=forward, verdict=accept, source=machine, udp_port=port, vnis=vnis) for machine in members),
+        Rule(hook=forward, verdict=drop, udp_port=port, vnis=vnis),
+        *(Rule(hook=Hook.INPUT, verdict=accept, source=machine, udp_port=port) for machine in members),
         Rule(hook=Hook.INPUT, verdict=drop, udp_port=port, vnis=vnis),
     ]

@@ -41,4 +41,5 @@ def _device(name: str, settings: HostSettings, number: int, mac: str) -> Device:
         vni=settings.overlay_vxlan_id + number,
         port=settings.overlay_vxlan_port,
         mac=mac,
+        tagged=settings.overlay_isolation == "owner",
     )
