@@ -33,7 +33,7 @@ from kohakuriver.runner.image_ledger import ImageLedger
 from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.membership import Belonging, belonging
-from kohakuriver.runner.node_name import address_of, bind_address_of, hostname_of, url_of
+from kohakuriver.runner.node_name import hostname_of, place_of, url_of
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.overlay import Overlay
 from kohakuriver.runner.shared_storage import SharedStorage
@@ -45,6 +45,7 @@ from kohakuriver.runner.terminals import SWEEP_SECONDS, Terminals
 from kohakuriver.runner.use import LOOK_SECONDS as USE_SECONDS
 from kohakuriver.runner.use import UseWatch
 from kohakuriver.runner.vitals import Senses, Vitals
+from kohakuriver.runner.whereabouts import Whereabouts
 from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.engine import Engine
@@ -56,7 +57,7 @@ from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
-from kohakuriver.wire.listen import listening
+from kohakuriver.wire.listen import open_door
 from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.serve import Bindable, Edge, build_app
 from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
@@ -80,6 +81,8 @@ ANSWERS: list[Bindable[Runner]] = [
 CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
 STATUS_SECONDS = 10.0
 OVERLAY_SECONDS = 60.0
+WHEREABOUTS_SECONDS = 10.0
+EVERYWHERE = "0.0.0.0"
 SHARED_STORAGE_SECONDS = 15.0
 DISK_THREADS, READING_THREADS, IMAGE_THREADS, SFTP_THREADS = 4, 4, 2, 4
 SPAWN_LIMIT = 100_000
@@ -106,13 +109,15 @@ async def running_runner(
         table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
         app = build_app(table, ANSWERS, Edge(runner, identifier(verifier), guard))
         await runner.workloads.restore()
-        bind_ip = await asyncio.to_thread(bind_address_of, settings)
+        place = await asyncio.to_thread(place_of, settings)
         tls = await asyncio.to_thread(belongs.identity.context) if belongs.identity else None
-        port = await stack.enter_async_context(listening(app, bind_ip, settings.runner_port, tls))
-        scheme = "https" if belongs.identity else "http"
-        runner = replace(runner, url=url_of(await asyncio.to_thread(address_of, settings), port, scheme))
+        # While there is no way to the host, nobody knows yet by which address it comes.
+        door = await stack.enter_async_context(open_door(app, place.bind or EVERYWHERE, settings.runner_port, tls))
+        where = Whereabouts(settings, door, runner.link, "https" if tls else "http")
+        runner = replace(runner, url=where.url_of(place))
         stack.callback(bench.closing.set)
         await _start_loops(runner, waits_for_cluster=engine is None)
+        runner.loops.start("whereabouts", where.step, WHEREABOUTS_SECONDS)
         yield runner
 
 

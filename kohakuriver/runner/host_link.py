@@ -66,6 +66,13 @@ class HostLink:
             took = self._bench.clock.monotonic() - began
             await self._bench.clock.sleep(min(took, GATHER_CAP_SECONDS))
 
+    def move(self, url: str) -> None:
+        """From now on the host reaches this runner at `url`: it must be told."""
+        if url != self._url:
+            log.info("is reached elsewhere url=%s", url)
+            self._url, self.joined = url, False
+            self._bench.changed.set()
+
     async def keep_pulse(self) -> None:
         """Have a heartbeat sent when the host has said at which pace it wants them, and then once per interval."""
         await self._welcomed.wait()

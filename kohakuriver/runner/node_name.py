@@ -2,6 +2,7 @@
 
 import re
 import socket
+from dataclasses import dataclass
 
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.fields import HOSTNAME
@@ -18,18 +19,19 @@ def hostname_of(settings: RunnerSettings) -> str:
     return name
 
 
-def address_of(settings: RunnerSettings) -> str:
-    """The address by which the host reaches this runner: as configured, else as listened on, else found out."""
-    if settings.runner_address:
-        return settings.runner_address
-    if settings.runner_bind_ip not in ANY_ADDRESS:
-        return settings.runner_bind_ip
-    return _address_towards(settings.host_address, settings.host_port or 1, socket.gethostname())
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a runner listens, and by which address the host reaches it there; empty while nobody knows."""
+
+    bind: str
+    address: str
 
 
-def bind_address_of(settings: RunnerSettings) -> str:
-    """Where to listen: as configured, else on the way to the host only; everywhere when that is not known yet."""
-    return settings.runner_bind_ip or _address_towards(settings.host_address, settings.host_port or 1, "0.0.0.0")
+def place_of(settings: RunnerSettings) -> Place:
+    """As configured, else on the way to the host, and only there; may block."""
+    found = _address_towards(settings.host_address, settings.host_port or 1)
+    own = settings.runner_bind_ip
+    return Place(own or found, settings.runner_address or (found if own in ANY_ADDRESS else own))
 
 
 def url_of(address: str, port: int, scheme: str = "http") -> str:
@@ -37,12 +39,12 @@ def url_of(address: str, port: int, scheme: str = "http") -> str:
     return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
-def _address_towards(host: str, port: int, otherwise: str) -> str:
-    """The own address on the way to the host; a connected UDP socket tells it and sends nothing."""
+def _address_towards(host: str, port: int) -> str:
+    """The own address on the way to the host, empty without a way; a connected UDP socket tells it and sends nothing."""
     try:
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(target)
             return str(probe.getsockname()[0])
     except OSError:
-        return otherwise
+        return ""

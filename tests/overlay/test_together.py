@@ -107,6 +107,8 @@ def test_a_machine_that_moved_is_reached_where_it_is_now(cluster: OverlayCluster
     machine.run("ip addr flush dev eth0; ip addr add 192.168.77.99/24 dev eth0")
     try:
         wait_for(lambda: one.reaches(two.address) and two.reaches(one.address), cluster.logs)
+        wait_for(lambda: "192.168.77.99" in str(cluster.nodes()["n1"]["url"]), cluster.logs)
+        assert cluster.run("true", targets=["n1"])["status"] == "completed", "its API is reached, too"
     finally:
         machine.run(f"ip addr flush dev eth0; ip addr add {machine.address}/24 dev eth0")
     wait_for(lambda: one.reaches(two.address), cluster.logs)

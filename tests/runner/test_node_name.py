@@ -6,7 +6,7 @@ import pytest
 
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.settings import RunnerSettings
-from kohakuriver.runner.node_name import address_of, hostname_of, url_of
+from kohakuriver.runner.node_name import Place, hostname_of, place_of, url_of
 
 
 def test_the_name_is_the_configured_one_else_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,16 +19,17 @@ def test_the_name_is_the_configured_one_else_the_machines(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("settings", "address"),
+    ("settings", "place"),
     [
-        ({"runner_address": "10.0.0.7", "runner_bind_ip": "127.0.0.1"}, "10.0.0.7"),
-        ({"runner_bind_ip": "127.0.0.3"}, "127.0.0.3"),
-        ({"runner_bind_ip": "0.0.0.0", "host_address": "127.0.0.1"}, "127.0.0.1"),
-        ({"runner_bind_ip": "0.0.0.0", "host_address": "no.such.host.invalid"}, socket.gethostname()),
+        ({"runner_address": "10.0.0.7", "runner_bind_ip": "127.0.0.1"}, Place("127.0.0.1", "10.0.0.7")),
+        ({"runner_bind_ip": "127.0.0.3"}, Place("127.0.0.3", "127.0.0.3")),
+        ({"runner_bind_ip": "0.0.0.0", "host_address": "127.0.0.1"}, Place("0.0.0.0", "127.0.0.1")),
+        ({"host_address": "127.0.0.1"}, Place("127.0.0.1", "127.0.0.1")),
+        ({"host_address": "no.such.host.invalid"}, Place("", "")),
     ],
 )
-def test_the_address_is_configured_or_found_out(settings: dict[str, str], address: str) -> None:
-    assert address_of(RunnerSettings(**settings)) == address  # type: ignore[arg-type]
+def test_the_place_is_configured_or_found_out(settings: dict[str, str], place: Place) -> None:
+    assert place_of(RunnerSettings(**settings)) == place  # type: ignore[arg-type]
 
 
 def test_an_url_of_either_family() -> None:
