@@ -30,6 +30,7 @@ from kohakuriver.host.background.health import HealthCheck
 from kohakuriver.host.background.key_rotation import KeyRotation
 from kohakuriver.host.background.leases import LOOK_SECONDS as LEASES_INTERVAL_SECONDS
 from kohakuriver.host.background.leases import LeaseKeeper
+from kohakuriver.host.background.log_keeper import LogKeeper
 from kohakuriver.host.background.reservations import ReservationExpiry
 from kohakuriver.host.background.runner_monitor import RunnerMonitor
 from kohakuriver.host.background.ssh import SshKeeper
@@ -84,6 +85,7 @@ from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_environments import EnvironmentContainers
 from kohakuriver.system.docker_images import Images
 from kohakuriver.system.files import Files
+from kohakuriver.system.kept_logs import Keep
 from kohakuriver.system.loops import Loops, Wake
 from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
@@ -127,7 +129,7 @@ MONITOR_INTERVAL_SECONDS = 10.0
 ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS, APPROVALS_INTERVAL_SECONDS = 30.0, 1.0, 60.0
 OVERLAY_INTERVAL_SECONDS, RESERVATIONS_INTERVAL_SECONDS = 60.0, 5.0
 GANGS_INTERVAL_SECONDS, PROGRESS_INTERVAL_SECONDS = 1.0, 2.0
-KEYS_INTERVAL_SECONDS = 10.0
+KEYS_INTERVAL_SECONDS, LOGS_INTERVAL_SECONDS = 10.0, 600.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -299,6 +301,10 @@ def _start_loops(host: Host) -> None:
     host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
     host.loops.run("events", host.feed.keep_reading)
+    keep = Keep(host.settings.log_keep_days, host.settings.log_keep_bytes)
+    if host.settings.shared_dir and keep.is_limited:
+        logs = LogKeeper(Path(host.settings.shared_dir).expanduser() / "logs", keep, host.db, host.clock)
+        host.loops.start("logs", logs.step, LOGS_INTERVAL_SECONDS)
     if host.settings.host_ssh_proxy_port:
         host.loops.run("ssh", host.ssh.listen)
 

@@ -15,6 +15,7 @@ SECONDS = Bounds(least=0.01, most=86400 * 365)
 PERCENT = Bounds(least=0, most=100)
 HOURS = Bounds(least=1, most=24 * 3650)
 DAYS = Bounds(least=1, most=3650)
+DAYS_OR_EVER, KEPT_BYTES = Bounds(least=0, most=3650), Bounds(least=0, most=10**18)
 SHORTEST_SECRET = 12
 IMAGE_LIMIT_BYTES, IMAGE_LIMITS = 200_000_000_000, Bounds(least=1_000_000, most=10**15)
 
@@ -117,6 +118,14 @@ class HostSettings:
         168, "A task that nobody approved for so many hours is rejected.", bounds=HOURS
     )
     audit_retention_days: int = setting(365, "Days the trail of who did what is kept.", bounds=DAYS)
+    log_keep_days: int = setting(
+        0, "Days that outputs in SHARED_DIR are kept once their tasks have ended; 0: for ever.", bounds=DAYS_OR_EVER
+    )
+    log_keep_bytes: int = setting(
+        0,
+        "When outputs in SHARED_DIR take more, those of ended tasks go, oldest first; 0: no limit.",
+        bounds=KEPT_BYTES,
+    )
     docker_socket: str = setting("/var/run/docker.sock", "Socket of the host's own Docker daemon, for environments.")
     default_container_name: str = setting(
         "base", "Environment made at the first start; empty: none.", bounds=Bounds(pattern=f"({ENVIRONMENT})?")
@@ -215,6 +224,12 @@ class RunnerSettings:
     overlay_allowed: bool = setting(True, "Whether this node joins the overlay of a host that has one (needs root).")
     log_limit_bytes: int = setting(
         1_000_000_000, "Bytes kept of each output of a task.", bounds=Bounds(least=1000, most=10**13)
+    )
+    log_keep_days: int = setting(
+        0, "Days that outputs in STATE_DIR are kept once their tasks have ended; 0: for ever.", bounds=DAYS_OR_EVER
+    )
+    log_keep_bytes: int = setting(
+        0, "When outputs in STATE_DIR take more, those of ended tasks go, oldest first; 0: no limit.", bounds=KEPT_BYTES
     )
     numactl_path: str = setting("", "Path of numactl for the process engine; empty: not used.")
     resource_check_interval_seconds: float = setting(1.0, "Seconds between readings of the machine.", bounds=SECONDS)

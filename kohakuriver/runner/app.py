@@ -31,6 +31,7 @@ from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.image_garbage import COLLECT_SECONDS, Garbage, percent_used
 from kohakuriver.runner.image_ledger import ImageLedger
 from kohakuriver.runner.images import Images
+from kohakuriver.runner.log_keeper import LogKeeper
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.membership import Belonging, belonging
 from kohakuriver.runner.node_name import hostname_of, place_of, url_of
@@ -51,6 +52,7 @@ from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.engine import Engine
 from kohakuriver.system.files import Files
 from kohakuriver.system.image_archive import Limits
+from kohakuriver.system.kept_logs import Keep
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.machine import Sampler
 from kohakuriver.system.netlink_watch import ring_on_changes
@@ -80,7 +82,7 @@ ANSWERS: list[Bindable[Runner]] = [
 ]
 CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
 STATUS_SECONDS = 10.0
-OVERLAY_SECONDS = 60.0
+OVERLAY_SECONDS, LOGS_SECONDS = 60.0, 600.0
 WHEREABOUTS_SECONDS = 10.0
 EVERYWHERE = "0.0.0.0"
 SHARED_STORAGE_SECONDS = 15.0
@@ -252,6 +254,9 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
         loops.run("network changes", lambda: ring_on_changes(bench.overlay.changed, bench.clock))
     loops.start("metrics", runner.vitals.sample, runner.settings.resource_check_interval_seconds)
     loops.start("image garbage", bench.garbage.collect, COLLECT_SECONDS)
+    keep = Keep(runner.settings.log_keep_days, runner.settings.log_keep_bytes)
+    if keep.is_limited:
+        loops.start("logs", LogKeeper(bench, runner.workloads, keep).step, LOGS_SECONDS)
     loops.start("terminals", runner.terminals.sweep, SWEEP_SECONDS)
     watch = UseWatch(bench, runner.workloads, runner.vitals)
     loops.start("use of vps", watch.step, USE_SECONDS)

@@ -119,7 +119,7 @@ class Life:
         log.info("ended task=%s attempt=%s exit_code=%s message=%s", *held.key, end.exit_code, end.message or "-")
 
     async def _measured(self, end: WorkloadState, directory: Path) -> WorkloadState:
-        stdout_bytes, stderr_bytes = await self.bench.outputs.sizes(directory)
+        stdout_bytes, stderr_bytes = await self.bench.outputs.close(directory)
         return replace(end, stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
 
     async def leave(self) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from kohakuriver.host.background import dispatch
+from kohakuriver.host.background.log_keeper import LogKeeper
 from kohakuriver.host.services.task_scheduler import ABSENCE_GRACE_SECONDS
 from kohakuriver.model.report import State
 from kohakuriver.model.runner_api import Execute, Kill
+from kohakuriver.system.kept_logs import Keep
 from tests.host.rig import RETRY, House, play, running_task
 
 
@@ -352,6 +354,29 @@ def test_killing_what_is_lost_comes_true_when_its_node_is_back_or_gone(tmp_path:
         assert (await house.task(deleted))["status"] == "killed", "who deletes its node says that it is gone for good"
 
     play(tmp_path, script)
+
+
+def test_outputs_of_ended_tasks_are_kept_only_so_long_in_the_shared_storage(tmp_path: Path) -> None:
+    async def script(house: House) -> None:
+        runner = await house.runner()
+        over, lost, runs = await house.submit("true"), await running_task(house), await running_task(house)
+        await house.becomes(over, "completed")
+        for task_id in (over, lost, runs, "404"):
+            (tmp_path / "logs" / task_id / "1").mkdir(parents=True)
+            (tmp_path / "logs" / task_id / "1" / "stdout").write_text(f"output of {task_id}")
+        gone = runner.held.pop((int(lost), 1))
+        await runner.heartbeat()
+        await house.becomes(lost, "lost")
+        keeper = LogKeeper(tmp_path / "logs", Keep(0, 1), house.host.db, house.clock)
+        await keeper.step()
+        assert "this output was removed on" in await house.get(f"/api/tasks/{over}/stdout")
+        assert "this output was removed on" in await house.get(f"/api/tasks/{over}/stderr?follow=true&lines=3")
+        runner.held[int(lost), 1] = gone
+        for task_id in (lost, runs):
+            assert await house.get(f"/api/tasks/{task_id}/stdout") == f"output of {task_id}"
+        assert (tmp_path / "logs" / "404").exists(), "what is nobody's that is known here is left alone"
+
+    play(tmp_path, script, shared_dir=str(tmp_path))
 
 
 def test_killing_what_is_lost_on_a_deleted_node_is_at_once(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from kohakuriver.model import runner_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import NodeUnreachable, NotFound
 from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
+from kohakuriver.runner.log_keeper import LogKeeper
+from kohakuriver.system.kept_logs import Keep
 from tests.runner.stage import Stage, key, play
 
 EVERY_BYTE = "printf '" + "".join(f"\\{n:03o}" for n in range(256)) + "'"
@@ -130,6 +132,26 @@ def test_outputs_of_every_attempt_are_kept_and_the_latest_is_meant_when_none_is_
         await stage.shell("echo eleven; sleep 1000", attempt=11)
         await stage.told("running", attempt=11)
         assert await stage.output() == b"eleven\n"
+
+    play(tmp_path, script)
+
+
+def test_what_is_kept_no_longer_says_so_and_what_runs_is_kept(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.shell("echo over", task_id=2)
+        await stage.told("ended", task_id=2)
+        await stage.forgotten()
+        await stage.shell("echo works; sleep 1000")
+        await stage.told("running")
+        keeper = LogKeeper(stage.runner.bench, stage.runner.workloads, Keep(0, 1))
+        await keeper.step()
+        assert not (tmp_path / "state/logs/2").exists()
+        for asked in ({}, {"follow": True}, {"offset": 3}, {"lines": 1}):
+            said = await stage.output(task_id=2, attempt=1, **asked)
+            assert b"this output was removed on" in said
+        assert await stage.output(attempt=1) == b"works\n"
+        with pytest.raises(NotFound):
+            await stage.output(task_id=2, attempt=2)
 
     play(tmp_path, script)
 

@@ -14,6 +14,7 @@ from kohakuriver.model.lifecycle import ON_NODE, Status
 from kohakuriver.model.route import ByteStream, Route
 from kohakuriver.model.runner_api import OFFSET_HEADER, ReadOutput
 from kohakuriver.model.task import Task
+from kohakuriver.system import kept_logs
 from kohakuriver.system.output_file import read_from
 from kohakuriver.wire.call import chunks_of
 from kohakuriver.wire.serve import Handler, Streamed, on_stream
@@ -59,7 +60,10 @@ def _open_shared(host: Host, attempt: int, asked: ReadOutput, name: str) -> Stre
     try:
         start, chunks = read_from(logs / str(asked.task_id) / str(attempt) / name, asked.offset, asked.lines)
     except FileNotFoundError:
-        return None
+        word = kept_logs.word_of(logs, asked.task_id, attempt)
+        if word is None:
+            return None
+        start, chunks = 0, iter([word])
     return Streamed(_in_threads(chunks), {OFFSET_HEADER: str(start)})
 
 

@@ -20,7 +20,13 @@ def read_output(name: str) -> Handler[Runner, ReadOutput, Streamed]:
     """The answer for one of an attempt's two outputs; `name` is its file."""
 
     async def answer(runner: Runner, caller: Caller, asked: ReadOutput) -> Streamed:
-        directory, is_over = await _locate(runner, asked)
+        try:
+            directory, is_over = await _locate(runner, asked)
+        except NotFound:
+            word = await runner.bench.outputs.word_of(asked.task_id, asked.attempt) if asked.attempt else None
+            if word is None:
+                raise
+            return Streamed(_say(word), {OFFSET_HEADER: "0"})
         path = directory / name
         span = await runner.bench.outputs.span(path, asked.offset, asked.lines)
         chunks = _follow(runner, path, span.start, is_over) if asked.follow else _read(runner, path, span)
@@ -39,6 +45,10 @@ async def _locate(runner: Runner, asked: ReadOutput) -> tuple[Path, Callable[[],
         which = f"attempt {asked.attempt} of task" if asked.attempt else "task"
         raise NotFound(f"{runner.hostname} has no output of {which} {asked.task_id}")
     return found, lambda: True
+
+
+async def _say(word: bytes) -> AsyncIterator[bytes]:
+    yield word
 
 
 async def _read(runner: Runner, path: Path, span: Span) -> AsyncIterator[bytes]:
