@@ -45,6 +45,7 @@ class Ownership(enum.StrEnum):
     JOIN = "join"  # a place in the cluster: only a machine that signs with a join token
     NODE = "node"  # the node named by `hostname`: only that runner itself
     HOST = "host"  # only the host this runner joined
+    CONTAINER = "container"  # a container of a runner's, by its name: only that container itself, by its signature
 
 
 @dataclass(frozen=True, slots=True)

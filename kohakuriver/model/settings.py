@@ -240,6 +240,9 @@ class RunnerSettings:
     )
     image_gc_stop_percent: float = setting(75.0, "No more of them go when it is only so full.", bounds=PERCENT)
     pinned_images: list[str] = setting([], "Images that never go, as patterns (`kohakuriver/base:*`).")
+    tunnel_enabled: bool = setting(
+        False, "Whether containers get a signature by which they may dial the runner (`kohakuriver docs terminals`)."
+    )
     terminal_keep_seconds: float = setting(
         60.0, "Seconds that a terminal waits for somebody whose connection broke.", bounds=Bounds(least=0, most=86400)
     )

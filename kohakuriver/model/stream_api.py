@@ -87,6 +87,13 @@ class RunnerForward:
     proto: str = declare("tcp or udp.", default="tcp", bounds=Bounds(pattern="tcp|udp"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTunnel:
+    """Which container dials."""
+
+    container: str = declare("Its name.", bounds=Bounds(length=64, pattern=r"kohakuriver-(task|vps)-[0-9]{1,19}"))
+
+
 TERMINAL = Channel(
     "terminal",
     "/ws/task/{task_id}/terminal",
@@ -130,4 +137,12 @@ FORWARD_AT_RUNNER = Channel(
     Ownership.HOST,
 )
 WATCH_AT_RUNNER = replace(WATCH, needs=Role.NODE, owns=Ownership.HOST)
-AT_RUNNER = (TERMINAL_AT_RUNNER, FORWARD_AT_RUNNER, WATCH_AT_RUNNER)
+TUNNEL_AT_RUNNER = Channel(
+    "tunnel",
+    "/ws/tunnel/{container}",
+    OpenTunnel,
+    Role.ANONY,
+    "A container dials, so that its ports are reached where its network cannot be entered (TUNNEL_ENABLED).",
+    Ownership.CONTAINER,
+)
+AT_RUNNER = (TERMINAL_AT_RUNNER, FORWARD_AT_RUNNER, WATCH_AT_RUNNER, TUNNEL_AT_RUNNER)

@@ -21,7 +21,7 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.cluster import Cluster
 from kohakuriver.runner.disk import Disk
-from kohakuriver.runner.endpoints import files, forwards, health, key, ssh, streams, terminals, vps, workloads
+from kohakuriver.runner.endpoints import files, forwards, health, key, ssh, streams, terminals, tunnels, vps, workloads
 from kohakuriver.runner.endpoints import images as image_answers
 from kohakuriver.runner.endpoints.access import guard, identifier
 from kohakuriver.runner.engine_slot import EngineSlot
@@ -43,9 +43,11 @@ from kohakuriver.runner.state import Runner
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.tarball_fetch import TarballFetch
 from kohakuriver.runner.terminals import SWEEP_SECONDS, Terminals
+from kohakuriver.runner.tunnel_door import TunnelDoor
 from kohakuriver.runner.use import LOOK_SECONDS as USE_SECONDS
 from kohakuriver.runner.use import UseWatch
 from kohakuriver.runner.vitals import Senses, Vitals
+from kohakuriver.runner.ways import Ways
 from kohakuriver.runner.whereabouts import Whereabouts
 from kohakuriver.runner.workloads import FORGET_SECONDS, Workloads
 from kohakuriver.system.clock import Clock, SystemClock
@@ -57,6 +59,7 @@ from kohakuriver.system.loops import Loops
 from kohakuriver.system.machine import Sampler
 from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
+from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.listen import open_door
@@ -78,9 +81,11 @@ ANSWERS: list[Bindable[Runner]] = [
     *image_answers.ANSWERS,
     *terminals.CHANNELS,
     *forwards.CHANNELS,
+    *tunnels.CHANNELS,
     *ssh.ANSWERS,
 ]
 CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
+TUNNEL_SECRET_FILE = "tunnel_secret"
 STATUS_SECONDS = 10.0
 OVERLAY_SECONDS, LOGS_SECONDS = 60.0, 600.0
 WHEREABOUTS_SECONDS = 10.0
@@ -109,7 +114,7 @@ async def running_runner(
         runner = await _assemble(bench, belongs, senses, stack)
         verifier = Verifier(runner.host_keys.of_caller, SteadyTime(), runner.host_keys.coming_of_caller)
         table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
-        app = build_app(table, ANSWERS, Edge(runner, identifier(verifier), guard))
+        app = build_app(table, ANSWERS, Edge(runner, identifier(verifier, bench.door), guard))
         await runner.workloads.restore()
         place = await asyncio.to_thread(place_of, settings)
         tls = await asyncio.to_thread(belongs.identity.context) if belongs.identity else None
@@ -117,6 +122,8 @@ async def running_runner(
         door = await stack.enter_async_context(open_door(app, place.bind or EVERYWHERE, settings.runner_port, tls))
         where = Whereabouts(settings, door, runner.link, "https" if tls else "http")
         runner = replace(runner, url=where.url_of(place))
+        bench.door.url = runner.url
+        bench.door.fingerprint = belongs.identity.own_fingerprint if belongs.identity else ""
         stack.callback(bench.closing.set)
         await _start_loops(runner, waits_for_cluster=engine is None)
         runner.loops.start("whereabouts", where.step, WHEREABOUTS_SECONDS)
@@ -185,6 +192,9 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         garbage=Garbage(settings, lambda: slot.engine.images, images.ledger, disk, clock, percent_used),
         snapshots=Snapshots(slot, settings, clock),
         overlay=overlay,
+        door=TunnelDoor(await asyncio.to_thread(make_secret, state_dir / TUNNEL_SECRET_FILE))
+        if settings.tunnel_enabled
+        else TunnelDoor(),
     )
 
 
@@ -224,6 +234,7 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
     stack.push_async_callback(terminals.close)
     return Runner(
         terminals=terminals,
+        ways=Ways(),
         settings=bench.settings,
         hostname=bench.hostname,
         bench=bench,

@@ -21,6 +21,7 @@ from kohakuriver.runner.overlay import Overlay
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.store import Store
+from kohakuriver.runner.tunnel_door import TunnelDoor
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.engine import Engine
 from kohakuriver.system.loops import Loops, Wake
@@ -55,6 +56,7 @@ class Bench:
     garbage: Garbage
     snapshots: Snapshots
     overlay: Overlay
+    door: TunnelDoor
     changed: Wake = field(default_factory=Wake)
     closing: Wake = field(default_factory=Wake)
     starts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STARTS_AT_ONCE))
@@ -71,7 +73,7 @@ class Bench:
 
     def site(self) -> Site:
         """What container specs need to know, as it is now."""
-        return Site(self.settings, self.hostname, self.cluster.id, self.shared.data, str(self.local_temp))
+        return Site(self.settings, self.hostname, self.cluster.id, self.shared.data, str(self.local_temp), self.door)
 
     async def insist(self, what: str, call: Callable[[], Awaitable[T]], patience_seconds: float | None = None) -> T:
         """The call's result, tried again until the engine can; raises its EngineFailed when patience is over."""

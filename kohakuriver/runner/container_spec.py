@@ -2,7 +2,7 @@
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -13,6 +13,7 @@ from kohakuriver.model.settings import RunnerSettings
 from kohakuriver.model.task import TaskSpec
 from kohakuriver.runner.attempt import Accepted
 from kohakuriver.runner.overlay_plan import OVERLAY_NETWORK
+from kohakuriver.runner.tunnel_door import TunnelDoor
 from kohakuriver.system.docker_network import TAG_LABEL
 from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Mount
 
@@ -30,6 +31,7 @@ class Site:
     cluster_id: str
     shared_data: str
     local_temp: str
+    door: TunnelDoor = field(default_factory=TunnelDoor)
 
     @property
     def has_containers(self) -> bool:
@@ -50,7 +52,7 @@ def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerS
     spec = request.spec
     return ContainerSpec(
         key=accepted.key,
-        name=f"kohakuriver-{'vps' if request.vps else 'task'}-{request.task_id}",
+        name=container_name(request),
         image=image_of(spec, settings),
         command=(spec.command, *spec.arguments),
         log_directory=accepted.log_directory,
@@ -68,6 +70,11 @@ def build(accepted: Accepted, site: Site, mounts: Sequence[Mount]) -> ContainerS
         labels=labels_of(accepted, site),
         **network_of(request, settings),
     )
+
+
+def container_name(request: Execute) -> str:
+    """What the container of a workload is called."""
+    return f"kohakuriver-{'vps' if request.vps else 'task'}-{request.task_id}"
 
 
 def network_of(request: Execute, settings: RunnerSettings) -> dict[str, Any]:
@@ -95,6 +102,7 @@ def own_variables(request: Execute, site: Site) -> dict[str, str]:
         "KOHAKURIVER_NODE": site.hostname,
         "KOHAKURIVER_LOCAL_TEMP_DIR": LOCAL_TEMP_TARGET if inside else site.local_temp,
     }
+    variables |= site.door.variables(container_name(request))
     if site.shared_data:
         variables["KOHAKURIVER_SHARED_DIR"] = SHARED_TARGET if inside else site.shared_data
     if request.reserved_ip is not None:

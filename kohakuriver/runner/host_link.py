@@ -71,6 +71,7 @@ class HostLink:
         if url != self._url:
             log.info("is reached elsewhere url=%s", url)
             self._url, self.joined = url, False
+            self._bench.door.url = url  # where containers that start from now on dial
             self._bench.changed.set()
 
     async def keep_pulse(self) -> None:

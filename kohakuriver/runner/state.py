@@ -9,6 +9,7 @@ from kohakuriver.runner.host_link import HostLink
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.terminals import Terminals
 from kohakuriver.runner.vitals import Vitals
+from kohakuriver.runner.ways import Ways
 from kohakuriver.runner.workloads import Workloads
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.files import Files
@@ -28,6 +29,7 @@ class Runner:
     files: Files
     terminals: Terminals
     host_keys: HostKeys
+    ways: Ways
     url: str = ""
 
     @property

@@ -37,7 +37,10 @@ from tests.runner.stage import NODE, Stage, play, request
 def test_every_entry_is_for_the_host_alone() -> None:
     table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
     assert {answer.route.name for answer in ANSWERS} == {entry.name for entry in table}
-    assert all((entry.needs, entry.owns) == (Role.NODE, Ownership.HOST) for entry in table)
+    others = [entry for entry in table if (entry.needs, entry.owns) != (Role.NODE, Ownership.HOST)]
+    assert [(entry.name, entry.needs, entry.owns) for entry in others] == [
+        ("tunnel", Role.ANONY, Ownership.CONTAINER)  # of which `test_tunnels.py` tells who gets in
+    ]
 
 
 @pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: str(channel.name))
@@ -45,10 +48,11 @@ def test_nobody_else_gets_a_socket(tmp_path: Path, channel: Channel[Any]) -> Non
     more: dict[str, dict[str, Any]] = {"terminal": {"user": "ada"}, "forward": {"port": 80}}
     more["ssh.port"] = {"host": "localhost", "port": 22}
     members = {"task_id": Snowflake(1), "attempt": 1, **more.get(channel.name, {})}
+    members = {"container": "kohakuriver-task-1"} if channel.name == "tunnel" else members
 
     async def script(stage: Stage) -> None:
         async with aiohttp.ClientSession() as http:
-            async with http.get(stage.runner.url + channel.path.format(task_id=1, port=80)) as answer:
+            async with http.get(stage.runner.url + channel.path.format(**members)) as answer:
                 assert answer.status == 401
             for name, secret in (("alpha", stage.secret), ("host", bytes(32)), ("", stage.secret)):
                 stranger = Peer(http, stage.runner.url, Signer(name, secret, SteadyTime()))

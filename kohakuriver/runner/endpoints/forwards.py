@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
+from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.stream_api import RunnerForward
 from kohakuriver.model.tunnel import FLOW, STREAM
 from kohakuriver.runner.state import Runner
@@ -21,7 +22,14 @@ async def forward(runner: Runner, caller: Caller, asked: RunnerForward, socket: 
     key = WorkloadKey(asked.task_id, asked.attempt)
 
     async def reach(proto: str, port: int) -> Conduit:
-        return await conduit.connect((await runner.bench.engine.inside(key)).pid, port, proto)
+        pid = (await runner.bench.engine.inside(key)).pid
+        try:
+            return await conduit.connect(pid, port, proto)
+        except EngineFailed:  # its network cannot be entered; perhaps it has dialled us
+            way = runner.ways.find(key)
+            if way is None:
+                raise
+        return await way.connect(proto, port)
 
     if STREAM in socket.offers:
         await _one(socket, await reach(asked.proto, asked.port))
