@@ -11,15 +11,26 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TypeVar
 
 from kohakuriver.model.errors import EngineFailed, NotFound
+from kohakuriver.system.listeners import LOOPBACK, Place, places_of
 
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-Place = tuple[socket.AddressFamily, str]  # family and address
-LOOPBACK: tuple[Place, ...] = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+
+async def connect_anywhere(pid: int, port: int, kind: socket.SocketKind, limit_seconds: float) -> socket.socket:
+    """As `connect`, to loopback, else to whatever other address of that network somebody listens on.
+
+    In the network of this machine only loopback counts: its other addresses are not the workload's.
+    """
+    if not await asyncio.to_thread(_is_ours, pid):
+        found = await asyncio.to_thread(places_of, pid, port, kind)
+        return await connect(pid, port, kind, limit_seconds, found or LOOPBACK)
+    return await connect(pid, port, kind, limit_seconds)
 
 
 async def connect(
@@ -35,26 +46,25 @@ async def connect(
             made = await asyncio.to_thread(in_network_of, pid, lambda family=family: socket.socket(family, kind))
         except OSError:
             continue  # no IPv6 here
-        made.setblocking(False)
-        try:
-            async with asyncio.timeout(limit_seconds):
-                await asyncio.get_running_loop().sock_connect(made, (address, port))
-            return made
-        except TimeoutError:
-            why = why or "it does not answer"
-        except OSError as refused:
-            why = why or os.strerror(refused.errno or errno.ECONNREFUSED)  # what IPv4 says is what people know
-        except asyncio.CancelledError:
-            made.close()
-            raise
-        made.close()
+        with ExitStack() as unless_connected:
+            unless_connected.enter_context(made)
+            made.setblocking(False)
+            try:
+                async with asyncio.timeout(limit_seconds):
+                    await asyncio.get_running_loop().sock_connect(made, (address, port))
+                unless_connected.pop_all()
+                return made
+            except TimeoutError:
+                why = why or "it does not answer"
+            except OSError as refused:
+                why = why or os.strerror(refused.errno or errno.ECONNREFUSED)  # what IPv4 says is what people know
     raise NotFound(f"port {port}: {why or 'no loopback in there'}")
 
 
 def in_network_of(pid: int, make: Callable[[], T]) -> T:
     """What `make` makes in that network; raises NotFound, EngineFailed, and OSError of `make` itself."""
     try:
-        if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+        if _is_ours(pid):
             return make()
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -65,6 +75,16 @@ def in_network_of(pid: int, make: Callable[[], T]) -> T:
         return _in_a_thread(namespace, make)
     finally:
         os.close(namespace)
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether it is the network of this very process; raises NotFound, EngineFailed."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+    except FileNotFoundError:
+        raise NotFound("the workload has ended") from None
+    except PermissionError:
+        raise EngineFailed("the network of the workload cannot be entered: the runner is not root") from None
 
 
 def _in_a_thread(namespace: int, make: Callable[[], T]) -> T:
