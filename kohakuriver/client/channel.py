@@ -1,6 +1,7 @@
 """A channel of the host, opened by a command; and carried, if it likes, between its standard input and output."""
 
 import asyncio
+import fcntl
 import sys
 from contextlib import suppress
 from typing import TypeVar
@@ -9,12 +10,15 @@ from kohakuriver.client.session import Session, query_of
 from kohakuriver.model import codec
 from kohakuriver.model.route import Channel
 from kohakuriver.wire import raw
+from kohakuriver.wire.line import Line
+from kohakuriver.wire.plain import PlainSocket
 from kohakuriver.wire.raw import RawSocket
 from kohakuriver.wire.refusals import error_of
+from kohakuriver.wire.relay import relay
 from kohakuriver.wire.sockets import error_in
 
 Q = TypeVar("Q")
-CHUNK_BYTES = 256 * 1024
+PIPE_BYTES = 1 << 20
 
 
 async def open_channel(session: Session, channel: Channel[Q], request: Q, protocol: str = "") -> RawSocket:
@@ -34,26 +38,10 @@ async def open_channel(session: Session, channel: Channel[Q], request: Q, protoc
 async def carry_standard_streams(socket: RawSocket) -> None:
     """Standard input goes in, what comes out goes to standard output; raises the error that the socket ended with."""
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=CHUNK_BYTES)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout.buffer)
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
-    giving = asyncio.gather(_give(reader, socket))
-    try:
-        with suppress(OSError):  # nobody listens any more
-            while data := await socket.receive():
-                writer.write(data if isinstance(data, bytes) else data.encode())
-                await writer.drain()
-        if error := error_in(socket.close_code, socket.close_reason):
-            raise error
-    finally:
-        giving.cancel()
-        await socket.hang_up()
-        writer.close()
-
-
-async def _give(reader: asyncio.StreamReader, socket: RawSocket) -> None:
+    _, given = await loop.connect_read_pipe(Line, sys.stdin.buffer)
+    _, wanted = await loop.connect_write_pipe(Line, sys.stdout.buffer)
     with suppress(OSError):
-        while data := await reader.read(CHUNK_BYTES):
-            await socket.send(data)
-        await socket.send(b"")
+        fcntl.fcntl(sys.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    ended_well = await relay(socket, PlainSocket(given, wanted))
+    if not ended_well and (error := error_in(socket.close_code, socket.close_reason)):
+        raise error

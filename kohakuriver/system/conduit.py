@@ -30,12 +30,16 @@ class Conduit(Protocol):
 
 async def connect(pid: int, port: int, proto: str) -> Conduit:
     """A connection to a port of the process's network; raises as `netns.connect` does."""
-    kind = socket.SOCK_DGRAM if proto == "udp" else socket.SOCK_STREAM
-    made = await netns.connect(pid, port, kind, CONNECT_SECONDS)
     if proto == "udp":
-        return await Datagrams.over(made)
+        return await Datagrams.over(await netns.connect_anywhere(pid, port, socket.SOCK_DGRAM, CONNECT_SECONDS))
+    return Stream(*await asyncio.open_connection(sock=await stream(pid, port), limit=BLOCK_BYTES // 2))
+
+
+async def stream(pid: int, port: int) -> socket.socket:
+    """The same, of TCP, as a non-blocking socket."""
+    made = await netns.connect_anywhere(pid, port, socket.SOCK_STREAM, CONNECT_SECONDS)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Stream(*await asyncio.open_connection(sock=made, limit=BLOCK_BYTES // 2))
+    return made
 
 
 class Stream:

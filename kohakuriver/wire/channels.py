@@ -18,7 +18,8 @@ from kohakuriver.model import codec, errors
 from kohakuriver.model.access import Caller, Ownership
 from kohakuriver.model.route import Channel
 from kohakuriver.wire import browser, sign
-from kohakuriver.wire.raw import BUFFER_BYTES, PROTOCOL_HEADER, UPGRADE, RawSocket
+from kohakuriver.wire.line import Line
+from kohakuriver.wire.raw import PROTOCOL_HEADER, UPGRADE, RawSocket
 from kohakuriver.wire.serve import (
     SOCKETS,
     Edge,
@@ -174,16 +175,6 @@ class _WebSocket(Socket):
         await self.close(GOING_AWAY)
 
 
-class _TakenProtocol(asyncio.StreamReaderProtocol):
-    """Stands in for the server's protocol on a connection that was taken over; remembers whether it was lost."""
-
-    lost = False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        super().connection_lost(exc)
-
-
 class _Taken(web.StreamResponse):
     """The answer that turns a connection into records; the server has nothing left to write."""
 
@@ -193,17 +184,14 @@ class _Taken(web.StreamResponse):
         if transport is None:
             raise ConnectionResetError("the caller is gone")
         self._transport = transport
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=BUFFER_BYTES // 2, loop=loop)
-        self._protocol = _TakenProtocol(reader, loop=loop)
-        transport.set_protocol(self._protocol)
-        self._protocol.connection_made(transport)
-        writer = asyncio.StreamWriter(transport, self._protocol, reader, loop)
+        self._line = Line()
+        transport.set_protocol(self._line)
+        self._line.connection_made(transport)
         lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", f"Upgrade: {UPGRADE}"]
         lines += [f"{PROTOCOL_HEADER}: {protocol}"] if protocol else []
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write("\r\n".join((*lines, "", "")).encode("latin-1"))
-        self.socket = RawSocket(reader, writer, protocol)
+        self._line.put("\r\n".join((*lines, "", "")).encode("latin-1"))
+        self.socket = RawSocket(self._line, protocol)
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """The head is written."""
@@ -213,7 +201,7 @@ class _Taken(web.StreamResponse):
 
     def give_back(self) -> None:
         """Let the server know that the connection is over."""
-        if self._protocol.lost:
+        if self._line.is_lost:
             asyncio.get_running_loop().call_soon(self._server.connection_lost, None)
         else:
             self._transport.set_protocol(self._server)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import socketpair
 from typing import Any
 
 import aiohttp
@@ -23,6 +24,7 @@ from kohakuriver.system.certificates import make_identity
 from kohakuriver.wire import raw
 from kohakuriver.wire.call import NotDelivered, Peer
 from kohakuriver.wire.channels import on_channel
+from kohakuriver.wire.line import connected
 from kohakuriver.wire.listen import listening
 from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.raw import RawSocket
@@ -248,7 +250,7 @@ def test_a_peer_that_vanishes_is_lost_and_no_failure() -> None:
     async def script(rig: Rig, http: aiohttp.ClientSession) -> None:
         socket = await rig.socket()
         await until(lambda: rig.asked)
-        socket._writer.transport.abort()
+        socket.line.transport.abort()
         await until(lambda: rig.ended == [LOST])
         with pytest.raises(ConnectionResetError):
             await socket.send(b"x")
@@ -325,7 +327,7 @@ def test_over_tls_it_is_the_same_and_only_the_known_certificate_is_believed(tmp_
                 await socket.close()
             await until(lambda: rig.ended == [NORMAL] * 3)
             lost = await Peer(http, url, signer, identity.own_fingerprint).open(ECHO, Place(key="mine"))
-            lost._writer.transport.abort()
+            lost.line.transport.abort()
             await until(lambda: rig.ended[3:] == [LOST])
             with pytest.raises(NodeUnreachable, match="another certificate"):
                 await Peer(http, url, signer, "0" * 64).open(ECHO, Place(key="mine"))
@@ -391,11 +393,10 @@ def test_a_relay_hands_on_both_ways_and_ends_as_it_was_ended(kinds: str) -> None
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_garbage_in_place_of_records_ends_the_socket_and_nothing_else(garbage: bytes) -> None:
     async def body() -> None:
-        reader = asyncio.StreamReader()
-        reader.feed_data(garbage)
-        reader.feed_eof()
-        writer = await _nowhere()
-        socket = RawSocket(reader, writer)
+        ours, other = socketpair()
+        other.sendall(garbage)
+        other.close()
+        socket = RawSocket(await connected(ours))
         while (message := await socket.receive()) is not None:
             assert isinstance(message, (bytes, str))
         await socket.hang_up()
@@ -406,16 +407,7 @@ def test_garbage_in_place_of_records_ends_the_socket_and_nothing_else(garbage: b
 def test_a_record_of_unreasonable_size_is_refused_before_it_is_read() -> None:
     async def script(rig: Rig, http: aiohttp.ClientSession) -> None:
         socket = await rig.socket()
-        await socket.write(struct.pack(">BI", 0, 1 << 31))
+        await socket.line.write(struct.pack(">BI", 0, 1 << 31))
         assert await socket.receive() is None and socket.close_code == 1009
 
     play(script)
-
-
-async def _nowhere() -> asyncio.StreamWriter:
-    from socket import socketpair
-
-    ours, other = socketpair()
-    other.close()
-    _, writer = await asyncio.open_connection(sock=ours)
-    return writer

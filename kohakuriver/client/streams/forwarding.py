@@ -1,7 +1,6 @@
 """Local ports that lead into a workload: each connection, and each sender of datagrams, has a socket of its own."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -11,14 +10,16 @@ from kohakuriver.client.channel import open_channel
 from kohakuriver.client.session import Session
 from kohakuriver.client.streams.mapping import Mapping
 from kohakuriver.model import stream_api
-from kohakuriver.model.errors import BadRequest, RiverError, TooMany, Unavailable
+from kohakuriver.model.errors import BadRequest, RiverError, Unavailable
 from kohakuriver.model.stream_api import OpenForward
 from kohakuriver.model.tunnel import STREAM
 from kohakuriver.system.clock import SystemClock
 from kohakuriver.system.loops import Loops
+from kohakuriver.wire.line import Line
+from kohakuriver.wire.plain import PlainSocket
 from kohakuriver.wire.raw import RawSocket
+from kohakuriver.wire.relay import relay
 
-BLOCK_BYTES = 256 * 1024
 PATIENCE_SECONDS, FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 30.0, 0.1, 3.0
 IDLE_SECONDS = 120.0
 MOST_DATAGRAMS = 256
@@ -47,60 +48,26 @@ class Door:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
-    def let_in(self, loops: Loops, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def let_in(self, loops: Loops, line: Line) -> None:
         """Serve a local connection in a task that we keep.
 
         One that only its connection knows would be collected as garbage while the other side holds it up.
         """
         try:
-            loops.spawn("connection", self.serve(reader, writer))
-        except TooMany as many:
-            self.tell(str(many))
-            writer.transport.abort()
+            loops.spawn("connection", self.serve(line))
+        except RiverError as refused:  # too many, or we stop
+            self.tell(str(refused))
+            line.reset()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, line: Line) -> None:
         """Join one local connection with one in the workload."""
+        local = PlainSocket(line)
         try:
-            inside = await self.open()
+            await relay(await self.open(), local)
         except RiverError as failed:
             self.tell(str(failed))
-            writer.transport.abort()
-            return
-        try:
-            await asyncio.gather(_inwards(reader, inside), _outwards(inside, writer))
-        except OSError:
-            writer.transport.abort()
         finally:
-            await inside.close()
-            writer.close()
-
-
-async def _inwards(reader: asyncio.StreamReader, inside: RawSocket) -> None:
-    try:
-        while data := await reader.read(BLOCK_BYTES):
-            await inside.send(data)
-        await inside.send(b"")
-    except OSError:
-        await inside.hang_up()
-
-
-async def _outwards(inside: RawSocket, writer: asyncio.StreamWriter) -> None:
-    ended = False
-    while (message := await inside.receive()) is not None:
-        if not message:
-            ended = True
-            with suppress(OSError):
-                writer.write_eof()
-            continue
-        writer.write(message if isinstance(message, bytes) else message.encode())
-        try:
-            await writer.drain()
-        except OSError:
-            return await inside.hang_up()
-    if not ended:
-        writer.transport.abort()  # it broke: that must not look like an end
-    elif not writer.is_closing():
-        writer.close()
+            await local.hang_up()
 
 
 @dataclass(slots=True)
@@ -169,9 +136,8 @@ async def _listen(mapping: Mapping, door: Door, loops: Loops, stack: AsyncExitSt
             stack.callback(transport.close)
             address: Address = transport.get_extra_info("sockname")[:2]
             return address
-        let_in = partial(door.let_in, loops)
-        server = await asyncio.start_server(
-            let_in, mapping.address, mapping.local, limit=BLOCK_BYTES // 2, family=socket.AF_UNSPEC
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Line(partial(door.let_in, loops)), mapping.address, mapping.local
         )
     except OSError as taken:
         raise BadRequest(f"{mapping.address}:{mapping.local} cannot be listened on: {taken.strerror}") from None

@@ -1,8 +1,6 @@
 """Connections to a port of a workload: one for each socket, or many in frames."""
 
-import asyncio
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
@@ -15,7 +13,10 @@ from kohakuriver.system import conduit
 from kohakuriver.system.conduit import Conduit
 from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.wire.channels import on_channel
-from kohakuriver.wire.sockets import Socket
+from kohakuriver.wire.line import connected
+from kohakuriver.wire.plain import PlainSocket
+from kohakuriver.wire.relay import relay
+from kohakuriver.wire.sockets import LOST, NORMAL, Message, Socket
 
 
 async def forward(runner: Runner, caller: Caller, asked: RunnerForward, socket: Socket) -> None:
@@ -32,54 +33,50 @@ async def forward(runner: Runner, caller: Caller, asked: RunnerForward, socket: 
         return await way.connect(proto, port)
 
     if STREAM in socket.offers:
-        await _one(socket, await reach(asked.proto, asked.port))
-        return
+        return await _one(socket, (await runner.bench.engine.inside(key)).pid, asked)
     await runner.bench.engine.inside(key)  # so that an opening fails which can lead nowhere
     has_flow = FLOW in socket.offers
     await socket.open(FLOW if has_flow else "")
     await Tunnel(socket, reach, runner.loops, asked.port, has_flow).serve()
 
 
-async def _one(socket: Socket, inside: Conduit) -> None:
-    """Join the socket and one connection until both directions have ended, or the socket is gone."""
+async def _one(socket: Socket, pid: int, asked: RunnerForward) -> None:
+    """The socket is one connection, or one sender of datagrams."""
+    if asked.proto == "udp":
+        inside: Socket = Datagrams(await conduit.connect(pid, asked.port, asked.proto))
+    else:
+        inside = PlainSocket(await connected(await conduit.stream(pid, asked.port)))
     try:
         await socket.open(STREAM)
-        await Joint(socket, inside).serve()
+        await relay(socket, inside)
     finally:
-        await inside.close()
+        await inside.hang_up()
 
 
-@dataclass(slots=True)
-class Joint:
-    """A socket and the one connection that it is."""
+class Datagrams(Socket):
+    """UDP into a workload as a socket; there is no end of it."""
 
-    socket: Socket
-    inside: Conduit
-    ended: int = 0
+    def __init__(self, inside: Conduit) -> None:
+        self.offers: Sequence[str] = ()
+        self.protocol = ""
+        self.close_code, self.close_reason = LOST, ""
+        self._inside = inside
 
-    async def serve(self) -> None:
-        """Until both directions have ended; raises ConnectionResetError when the socket is gone."""
-        await asyncio.gather(self._inwards(), self._outwards())
+    async def open(self, protocol: str = "") -> None:
+        """It is open."""
 
-    async def _inwards(self) -> None:
-        while (message := await self.socket.receive()) is not None:
-            data = message.encode() if isinstance(message, str) else message
-            with suppress(OSError):  # it listens no more; what it says may still be wanted
-                await (self.inside.write(data) if data else self.inside.write_eof())
-            if not data:
-                await self._one_end()
-        await self.inside.close()
+    async def receive(self) -> Message | None:
+        return await self._inside.read() or None
 
-    async def _outwards(self) -> None:
-        while data := await self.inside.read():
-            await self.socket.send(data)
-        await self.socket.send(b"")
-        await self._one_end()
+    async def send(self, message: Message) -> None:
+        if message:
+            await self._inside.write(message.encode() if isinstance(message, str) else message)
 
-    async def _one_end(self) -> None:
-        self.ended += 1
-        if self.ended == 2:
-            await self.socket.close()
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        await self._inside.close()
+
+    async def hang_up(self) -> None:
+        await self._inside.close()
 
 
 CHANNELS = [on_channel(stream_api.FORWARD_AT_RUNNER, forward)]

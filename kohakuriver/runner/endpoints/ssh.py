@@ -18,12 +18,15 @@ from kohakuriver.runner.state import Runner
 from kohakuriver.system import netns
 from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.system.engine_exec import OUT, ExecSession, ExecSpec
+from kohakuriver.system.listeners import LOOPBACK, Place
 from kohakuriver.system.rooted import Root
 from kohakuriver.wire.channels import on_channel
+from kohakuriver.wire.line import connected
+from kohakuriver.wire.plain import PlainSocket
+from kohakuriver.wire.relay import relay
 from kohakuriver.wire.sockets import Socket
 
 CONNECT_SECONDS = 10.0
-CHUNK_BYTES = 256 * 1024
 SHELL = "/bin/sh"
 AT_HOME = "cd 2>/dev/null; "
 LOGIN_SHELL = AT_HOME + 'for s in "$SHELL" bash ash sh; do command -v "$s" >/dev/null 2>&1 && exec "$s" -l; done'
@@ -34,53 +37,27 @@ async def port(runner: Runner, caller: Caller, asked: api.PortInside, socket: So
     inside = await runner.bench.engine.inside(WorkloadKey(asked.task_id, asked.attempt))
     places = await _places(asked.host, asked.port)
     made = await netns.connect(inside.pid, asked.port, sockets.SOCK_STREAM, CONNECT_SECONDS, places)
-    reader, writer = await asyncio.open_connection(sock=made, limit=CHUNK_BYTES)
+    far = PlainSocket(await connected(made))
     try:
         await socket.open()
-        no_more = asyncio.Event()
-        await asyncio.gather(_hand_in(socket, writer, no_more), _hand_out(reader, socket, no_more))
+        await relay(socket, far)
     finally:
-        writer.close()
+        await far.hang_up()
 
 
-async def _places(host: str, number: int) -> Sequence[netns.Place]:
+async def _places(host: str, number: int) -> Sequence[Place]:
     """Where a host is; names are looked up on the node, for there may be nobody inside who could. Raises NotFound."""
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         family = sockets.AF_INET if address.version == 4 else sockets.AF_INET6
-        return netns.LOOPBACK if address.is_loopback else ((family, host),)
+        return LOOPBACK if address.is_loopback else ((family, host),)
     if host == "localhost":
-        return netns.LOOPBACK
+        return LOOPBACK
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, number, type=sockets.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise NotFound(f"there is no host {host[:70]}") from None
     return [(family, str(address[0])) for family, _, _, _, address in found]
-
-
-async def _hand_in(socket: Socket, writer: asyncio.StreamWriter, no_more: asyncio.Event) -> None:
-    """Until the socket is gone; it says before that when nothing more comes from there."""
-    with suppress(OSError):
-        while (data := await socket.receive()) is not None:
-            if data:
-                writer.write(_bytes(data))
-                await writer.drain()
-            else:
-                writer.write_eof()
-                no_more.set()
-    no_more.set()
-    writer.close()
-
-
-async def _hand_out(reader: asyncio.StreamReader, socket: Socket, no_more: asyncio.Event) -> None:
-    """Until there is no more to hand out, nor in."""
-    with suppress(OSError):
-        while data := await reader.read(CHUNK_BYTES):
-            await socket.send(data)
-    with suppress(OSError):
-        await socket.send(b"")
-    await no_more.wait()
-    await socket.close()
 
 
 def _bytes(message: bytes | str) -> bytes:

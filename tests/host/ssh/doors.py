@@ -12,12 +12,13 @@ from typing import Any
 
 from kohakuriver.host.background.ssh import SshKeeper
 from kohakuriver.host.services.ssh.people import Workload
-from kohakuriver.host.services.ssh.plain import PlainSocket
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import EngineFailed, NotFound
 from kohakuriver.model.ssh_api import StartProcess
 from kohakuriver.model.terminal import Kind, exit_frame, frame, split
 from kohakuriver.system.loops import Loops
+from kohakuriver.wire.line import Line
+from kohakuriver.wire.plain import PlainSocket
 from kohakuriver.wire.sockets import LOST, Message, Socket
 from tests.host.auth.house import House, Person, open_house, settings_in
 
@@ -89,7 +90,8 @@ class Here:
         self.reached.append((workload.task_id, host, port))
         if port not in self.ports:
             raise NotFound(f"nothing listens on port {port}")
-        return PlainSocket(*await asyncio.open_connection("127.0.0.1", self.ports[port]))
+        loop = asyncio.get_running_loop()
+        return PlainSocket((await loop.create_connection(Line, "127.0.0.1", self.ports[port]))[1])
 
     async def process(self, workload: Workload, wanted: StartProcess) -> Socket:
         self.wanted.append(wanted)

@@ -13,10 +13,11 @@ from asyncssh.stream import SSHTCPStreamSession
 from kohakuriver.host.services.ssh.carry import GONE, Process, Reader, Writer, carry, carry_files, carry_process
 from kohakuriver.host.services.ssh.inside import Inside
 from kohakuriver.host.services.ssh.people import Visit, Workload
-from kohakuriver.host.services.ssh.plain import PlainSocket
 from kohakuriver.model import codec
 from kohakuriver.model.errors import RiverError
 from kohakuriver.model.ssh_api import StartProcess
+from kohakuriver.wire.line import connected
+from kohakuriver.wire.plain import PlainSocket
 from kohakuriver.wire.sockets import Socket
 
 PASSED_ON = ("LANG", "LC_", "COLORTERM")  # of what a client wants in the environment: how this begins
@@ -170,10 +171,10 @@ async def built_in(options: asyncssh.SSHServerConnectionOptions, server: Workloa
     ours, theirs = socket.socketpair()
     with ExitStack() as undo:  # whoever asked may go away while he waits
         undo.callback(theirs.close)
-        reader, writer = await asyncio.open_connection(sock=ours)
-        undo.callback(writer.close)
+        line = await connected(ours)
+        undo.callback(line.transport.close)
         loop = asyncio.get_running_loop()
         connection = asyncssh.SSHServerConnection(loop, options)
         await loop.create_connection(lambda: connection, sock=theirs)
         undo.pop_all()
-    return PlainSocket(reader, writer)
+    return PlainSocket(line)
