@@ -103,7 +103,7 @@ async def _note_state(host: Host, caller: Caller, verb: str, became: tuple[str, 
     now, (name, state) = host.clock.now(), became
 
     def note(tx: sqlite3.Connection) -> None:
-        audit.record(tx, caller, Deed(f"docker.{verb}", f"environment:{name}"), now)
+        audit.record(tx, caller, Deed(f"docker.env.{verb}", f"environment:{name}"), now)
         changes.tell(tx, Kind.ENVIRONMENT, name, Step(at=rfc3339(now), state=state, by=caller.name))
 
     await host.db.write(note)

@@ -66,21 +66,20 @@ def _tell(host: Host, allocation: OverlayAllocation, used: int) -> api.OverlayRu
 async def release(host: Host, caller: Caller, asked: api.RunnerName) -> api.Released:
     refuse_without_overlay(host)
     await host.overlay.release(asked.runner)
-    await _record(host, caller, [asked.runner])
+    await _record(host, caller, "overlay.release", [asked.runner])
     return api.Released(runners=[asked.runner])
 
 
 async def cleanup(host: Host, caller: Caller, asked: Nothing) -> api.Released:
     refuse_without_overlay(host)
     released = await host.overlay.cleanup()
-    await _record(host, caller, released)
+    await _record(host, caller, "overlay.cleanup", released)
     return api.Released(runners=released)
 
 
-async def _record(host: Host, caller: Caller, released: list[str]) -> None:
-    deed, now = Deed("overlay.release", ",".join(f"node:{name}" for name in released)), host.clock.now()
-    if released:
-        await host.db.write(lambda tx: audit.record(tx, caller, deed, now))
+async def _record(host: Host, caller: Caller, action: str, released: list[str]) -> None:
+    deed, now = Deed(action, ",".join(f"node:{name}" for name in released)), host.clock.now()
+    await host.db.write(lambda tx: audit.record(tx, caller, deed, now))
 
 
 async def available(host: Host, caller: Caller, asked: api.WhichRunner) -> list[api.AvailableAddresses]:

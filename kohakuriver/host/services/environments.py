@@ -19,6 +19,7 @@ from kohakuriver.system.docker_environments import EnvironmentContainers, SeenEn
 from kohakuriver.system.engine_exec import ExecSession, ExecSpec
 from kohakuriver.system.hanging_up import end_strays
 
+ACTIONS = {JobKind.CREATE: "docker.env.create", JobKind.TARBALL: "docker.tarball.create"}
 HOST = Caller("host", Role.ADMIN)  # who asked for the first environment
 
 
@@ -114,7 +115,7 @@ class Environments:
 
         def insert(tx: sqlite3.Connection) -> None:
             image_jobs.insert(tx, job)
-            audit.record(tx, caller, Deed(f"docker.{kind}", f"environment:{name}", source), now)
+            audit.record(tx, caller, Deed(ACTIONS[kind], f"environment:{name}", source), now)
 
         await self.work.db.write(insert)
         self.work.wake.set()

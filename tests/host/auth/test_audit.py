@@ -4,18 +4,22 @@ import asyncio
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from kohakuriver.host.background.accounts import AccountsKeeper
+from kohakuriver.host.services.image_work import ImageWork
+from kohakuriver.host.services.overlay.manager import OverlayNetworkManager
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.errors import StoreUnavailable
-from kohakuriver.model.host_api import ROUTES
-from kohakuriver.model.route import Route
+from kohakuriver.model.host_api import CHANNELS, ROUTES
+from kohakuriver.model.overlay_part import OverlayWish
+from kohakuriver.model.route import Entry, Route
+from kohakuriver.system.docker_environments import EnvironmentContainers, SeenEnvironment
 from tests.host.auth.house import PASSWORD, House, Person, in_house, open_house, settings_in
 from tests.host.auth.test_quotas import a_node_joins
-from tests.host.auth.test_walk import request_of, things_in
+from tests.host.auth.test_walk import request_of, things_in, upgrade_for
 from tests.manual_clock import ManualClock
 
 # What leaves no line of its own, and why.
@@ -25,18 +29,10 @@ SILENT = {
     "node.orphan.remove": "tried where a node has one, in the tests of restored databases",
     "node.report": "every change of every task, which its own history tells",
     "node.rotate-key": "tried where there is a runner, in the tests of joining",
+    "overlay.ip.validate": "it changes nothing",
     "vps.snapshot.create": "tried where there is a node, in the tests of VPS",
     "vps.snapshot.delete": "tried where there is a node, in the tests of VPS",
 }
-SILENT |= dict.fromkeys(
-    ("docker.env.create", "docker.env.start", "docker.env.stop", "docker.env.delete", "docker.sync")
-    + ("docker.tarball.create", "docker.tarball.delete"),
-    "it needs Docker on the host",
-)
-SILENT |= dict.fromkeys(
-    ("overlay.release", "overlay.cleanup", "overlay.ip.reserve", "overlay.ip.release", "overlay.ip.validate"),
-    "it needs an overlay network",
-)
 # Requests that need more than the smallest members to go well.
 SPECIAL: dict[str, dict[str, object]] = {
     "auth.group.delete": {"group": "empty"},
@@ -62,8 +58,60 @@ async def ready(house: House, route_name: str) -> tuple[Person, dict[str, object
     if route_name == "node.token.revoke":
         assert (await house.ask("POST", "/api/join-tokens", admin, {})).status == 200
         more = {"join_id": (await house.get("/api/join-tokens", admin))[-1]["join_id"]}
+    if route_name.startswith("docker."):
+        more = has_environments(house, [] if route_name == "docker.env.create" else ["lab"])
+    if route_name.startswith("overlay."):
+        more = await has_a_part(house, admin, route_name)
     await house.group("empty")
     return admin, more
+
+
+class MadeUpContainers:
+    """Environments as a daemon would have them."""
+
+    mark = "made up"
+
+    def __init__(self, names: list[str]) -> None:
+        self._seen = [SeenEnvironment(name=name, image="i", status="running", created_at=0) for name in names]
+
+    async def all(self) -> list[SeenEnvironment]:
+        return self._seen
+
+    async def get(self, name: str) -> SeenEnvironment:
+        return self._seen[0]
+
+    async def remove(self, name: str) -> None:
+        """It is done."""
+
+    start = stop = remove
+
+
+def has_environments(house: House, names: list[str]) -> dict[str, object]:
+    """From now on this host has Docker with these environments, and a tarball."""
+    work = house.host.environments.work
+    work.containers = cast(EnvironmentContainers, MadeUpContainers(names))
+    part = work.tarballs.new_part("lab-1700000000")
+    part.write_bytes(b"")
+    work.tarballs.finish(part, "lab-1700000000", "0" * 64)
+    return {"name": "lab"}
+
+
+async def has_a_part(house: House, admin: Person, route_name: str) -> dict[str, object]:
+    """A node with a part of the overlay, offline when it is to be taken back."""
+    await a_node_joins(house)
+    await house.host.overlay.join("alpha", OverlayWish(address="198.51.100.1"))
+    if route_name in ("overlay.release", "overlay.cleanup"):
+        house.host.registry.nodes["alpha"].online = False
+        return {"runner": "alpha"} if route_name == "overlay.release" else {}
+    if route_name == "overlay.ip.reserve":
+        return {"runner": "alpha"}
+    said = await house.ask("POST", "/api/overlay/ip/reserve", admin, {"runner": "alpha"})
+    assert said.status == 200, said
+    return {"token": said.body["token"]}
+
+
+async def nothing(self: object) -> None:
+    """In the place of what would ask Docker, or change this machine's network."""
 
 
 async def everything_runs(house: House) -> None:
@@ -85,7 +133,12 @@ CHANGING = [
 
 
 @pytest.mark.parametrize("route", CHANGING, ids=lambda route: route.name)
-def test_whatever_changes_anything_leaves_a_line_that_names_it(tmp_path: Path, route: Route[Any, Any]) -> None:
+def test_whatever_changes_anything_leaves_a_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: Route[Any, Any]
+) -> None:
+    monkeypatch.setattr(ImageWork, "connect", nothing)
+    monkeypatch.setattr(OverlayNetworkManager, "step", nothing)
+
     async def work(house: House) -> None:
         if route.name in SILENT:
             return
@@ -115,6 +168,24 @@ def test_whatever_changes_anything_leaves_a_line_that_names_it(tmp_path: Path, r
         assert len(mine) == 1, fresh
         named = route.name.removesuffix("-many")
         assert (mine[0]["action"], mine[0]["result"], mine[0]["address"]) == (named, "ok", "127.0.0.1")
+
+    in_house(tmp_path, work, overlay_enabled=route.name.startswith("overlay."))
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.USER, Role.OPERATOR])
+def test_whatever_somebody_may_not_do_leaves_a_line_that_names_it(tmp_path: Path, role: Role) -> None:
+    async def work(house: House) -> None:
+        things, eve = await things_in(house, "owner"), await house.person("eve", role)
+        everything: tuple[Entry, ...] = (*ROUTES, *CHANNELS)
+        too_much = [entry for entry in everything if role < entry.needs < Role.NODE]
+        for entry in too_much:
+            path, body = request_of(entry, things.members(entry))
+            before = len(await house.trail())
+            said = await house.ask(entry.method, path, {**eve.headers, **upgrade_for(entry)}, body)
+            assert said.status == 403, said
+            (line,) = (await house.trail())[before:]
+            assert (line["user"], line["action"], line["result"]) == ("eve", entry.name, "refused")
+            assert line["address"] == "127.0.0.1" and entry.needs.label in line["detail"]
 
     in_house(tmp_path, work)
 
