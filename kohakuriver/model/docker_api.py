@@ -213,7 +213,7 @@ TARBALL_CREATE = Route(
     success=202,
 )
 TARBALL_GET = Route(
-    "docker.tarball.get", "GET", D + "/tarballs/{name}", ReadTarball, ByteStream, R.OPERATOR, "Its bytes."
+    "docker.tarball.get", "GET", D + "/tarballs/{name}", ReadTarball, ByteStream, R.OPERATOR, "Its bytes.", ranged=True
 )
 TARBALL_DELETE = Route(
     "docker.tarball.delete", "DELETE", D + "/tarballs/{name}", WhichTarball, Nothing, R.OPERATOR, "Delete a tarball."

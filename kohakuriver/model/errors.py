@@ -11,6 +11,7 @@ RiverError
     MethodNotAllowed   405  exit 2
     Conflict           409  exit 5
     WrongContentType   415  exit 2
+    OutOfRange         416  exit 2
     TooMany            429  exit 6
   Unavailable          someone else must change something
     HostUnreachable    503  exit 6
@@ -93,6 +94,12 @@ class WrongContentType(Refused):
     """The body is not declared as JSON; a browser cannot be made to send that declaration across sites."""
 
     status, code, exit_code = 415, "wrong_content_type", 2
+
+
+class OutOfRange(Refused):
+    """A range of bytes begins behind the end; `details["size_bytes"]` is how many there are."""
+
+    status, code, exit_code = 416, "out_of_range", 2
 
 
 class TooMany(Refused):

@@ -34,8 +34,10 @@ U, O = Role.USER, Ownership.WORKLOAD_USE
 P = "/api/fs/{task_id}/"
 LIST = Route("fs.list", "GET", P + "list", ListFiles, FilePage, U, "A directory, page by page.", O)
 STAT = Route("fs.stat", "GET", P + "stat", LookAtFile, FileEntry, U, "What is at a path.", O)
-READ = Route("fs.read", "GET", P + "read", ReadFile, ByteStream, U, "Up to 10 MB of a file.", O)
-DOWNLOAD = Route("fs.download", "GET", P + "download", DownloadFile, ByteStream, U, "A file of any size.", O)
+READ = Route("fs.read", "GET", P + "read", ReadFile, ByteStream, U, "Up to 10 MB of a file.", O, ranged=True)
+DOWNLOAD = Route(
+    "fs.download", "GET", P + "download", DownloadFile, ByteStream, U, "A file of any size.", O, ranged=True
+)
 PACK = Route("fs.pack", "GET", P + "tree", AtPath, ByteStream, U, "A directory as a tar.", O, media="application/x-tar")
 WRITE = Route(
     "fs.write",

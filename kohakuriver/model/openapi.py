@@ -49,6 +49,9 @@ def _operation(route: Route[Any, Any], schemas: dict[str, Any]) -> dict[str, Any
         "parameters": [_parameter(f, route, schemas) for f in _parameter_fields(route)],
         "responses": {str(route.success): _success(route, schemas)} | dict.fromkeys(REFUSALS, refusal),
     }
+    if route.ranged:
+        part = _success(route, schemas) | {"description": "those bytes that a Range header asked for"}
+        told["responses"] |= {"206": part, "416": refusal}
     body = [f for f in dataclasses.fields(route.takes) if f.name not in route.path_fields]
     if route.has_body and body:
         schema = _record(route.takes, schemas, leave_out=route.path_fields)

@@ -69,6 +69,7 @@ class Route(_Entry, Generic[Q, R]):
     body_limit_bytes: int = MEGABYTE
     media: str = "application/octet-stream"  # of raw bytes
     raw_body: bool = False  # its body is raw bytes, and what is not in the path travels in the query
+    ranged: bool = False  # a Range header says its `offset`, for people who come with stock clients
 
     @property
     def has_body(self) -> bool:

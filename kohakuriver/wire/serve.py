@@ -19,8 +19,9 @@ from aiohttp import hdrs, web
 from kohakuriver.model import codec, errors
 from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.route import ByteStream, Entry, PlainText, Route
-from kohakuriver.wire import browser, sign
+from kohakuriver.wire import browser, ranges, sign
 from kohakuriver.wire.browser import Ambient, KnowsName, WithSession
+from kohakuriver.wire.ranges import Range
 from kohakuriver.wire.sockets import GOING_AWAY, Socket
 
 log = logging.getLogger(__name__)
@@ -197,11 +198,15 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
 
     async def serve(request: web.Request, body: bytes, who: Identified) -> web.StreamResponse:
         allow(route, who)
-        asked = codec.decode(route.takes, _members(request, route, body, parse))
+        members = _members(request, route, body, parse)
+        part = ranges.wanted(request.headers) if route.ranged and "offset" not in members else None
+        if part is not None:
+            members["offset"] = part.first
+        asked = codec.decode(route.takes, members)
         if route.owns is not Ownership.NOTHING:
             await edge.guard(edge.state, who.caller, route.owns, asked)
         if route.gives is ByteStream:
-            return await until_cut(edge, route.owns, who.caller, asked, stream(request, asked, who))
+            return await until_cut(edge, route.owns, who.caller, asked, stream(request, asked, who, part))
         made = await answer.handler(edge.state, who.caller, asked)
         if route.gives is PlainText:
             return web.Response(text=made, status=route.success)
@@ -212,8 +217,8 @@ def _endpoint(answer: Answer[S], edge: Edge[S]) -> Callable[[web.Request], Await
         text = made.text if isinstance(made, Encoded) else codec.dumps(encode(made))
         return json_answer(text, route.success, who.signed)
 
-    async def stream(request: web.Request, asked: Any, who: Identified) -> web.StreamResponse:
-        return await _stream(request, await answer.handler(edge.state, who.caller, asked), who.signed)
+    async def stream(request: web.Request, asked: Any, who: Identified, part: Range | None) -> web.StreamResponse:
+        return await _stream(request, await answer.handler(edge.state, who.caller, asked), who.signed, part)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
         browser.refuse_other_sites(request)
@@ -361,6 +366,8 @@ def refusal(error: errors.RiverError, signed: sign.Signed | None) -> web.Respons
     answer = _error(error.status, error.code, str(error), error.details, signed)
     if "retry_after_seconds" in error.details:
         answer.headers["Retry-After"] = str(error.details["retry_after_seconds"])
+    if isinstance(error, errors.OutOfRange):
+        answer.headers["Content-Range"] = f"bytes */{error.details.get('size_bytes', '*')}"
     return answer
 
 
@@ -371,13 +378,18 @@ def _error(
     return json_answer(codec.dumps(told), status, signed)
 
 
-async def _stream(request: web.Request, made: Streamed, signed: sign.Signed | None) -> web.StreamResponse:
-    answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream", **made.headers})
-    if signed:
-        answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, 200, sign.STREAM)
+async def _stream(
+    request: web.Request, made: Streamed, signed: sign.Signed | None, asked: Range | None
+) -> web.StreamResponse:
     try:
+        part = ranges.part_of(asked, made.headers) if asked else ranges.Part(200, made.headers)
+        answer = web.StreamResponse(
+            status=part.status, headers={"Content-Type": "application/octet-stream", **part.headers}
+        )
+        if signed:
+            answer.headers[sign.ANSWER_HEADER] = sign.answer_mac(signed.key, signed.nonce, part.status, sign.STREAM)
         await answer.prepare(request)
-        async for chunk in made.chunks:
+        async for chunk in part.of(made.chunks):
             await answer.write(chunk)
         await answer.write_eof()
     finally:

@@ -14,6 +14,7 @@ from kohakuriver.model.access import NOBODY, Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import NotFound
 from kohakuriver.model.fields import Bounds, declare
+from kohakuriver.model.files import SIZE_HEADER
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.route import ByteStream, PlainText, Route, table_of
 from kohakuriver.wire.listen import listening
@@ -61,6 +62,13 @@ class Query:
     task_id: Snowflake | None = declare("Which task.", default=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What is asked of bytes."""
+
+    offset: int = declare("First byte to read.", default=0, bounds=Bounds(least=0))
+
+
 @dataclass(frozen=True, slots=True)
 class Nothing:
     """No parameters."""
@@ -84,6 +92,7 @@ MINE = Route("mine", "GET", "/api/notes/mine", Nothing, Echo, Role.ANONY, "A fix
 BREAK = Route("break", "GET", "/api/break", Nothing, Echo, Role.ANONY, "Fails.")
 OWNED = Route("owned", "GET", "/api/owned/{key}", Query, Query, Role.ANONY, "Guarded.", Ownership.NODE)
 BYTES = Route("bytes", "GET", "/api/bytes/{key}", Query, ByteStream, N, "Streams.")
+RANGED = Route("ranged", "GET", "/api/ranged", Part, ByteStream, Role.ANONY, "Ten digits.", ranged=True)
 TEXT = Route("text", "GET", "/text", Nothing, PlainText, Role.ANONY, "Text.")
 NEEDS = {
     role: Route(f"needs.{role.label}", "GET", f"/api/needs/{role.label}", Nothing, Echo, role, "Sweep.")
@@ -131,6 +140,16 @@ async def stream(state: State, caller: Caller, asked: Query) -> Streamed:
     return Streamed(state.chunks(asked), {"X-Kohakuriver-Offset": "7"})
 
 
+async def ranged(state: State, caller: Caller, asked: Part) -> Streamed:
+    """Ten digits, three of them at once."""
+
+    async def digits() -> AsyncIterator[bytes]:
+        for at in range(asked.offset, 10, 3):
+            yield b"0123456789"[at : at + 3]
+
+    return Streamed(digits(), {"Content-Length": str(10 - min(10, asked.offset)), SIZE_HEADER: "10"})
+
+
 async def text(state: State, caller: Caller, asked: Nothing) -> str:
     return "ok é\n"
 
@@ -144,6 +163,7 @@ ANSWERS: list[Answer[State]] = [
     on(BREAK, fail),
     on(OWNED, read),
     on_stream(BYTES, stream),
+    on_stream(RANGED, ranged),
     on_text(TEXT, text),
     *(on(route, echo) for route in NEEDS.values()),
 ]

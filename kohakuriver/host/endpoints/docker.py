@@ -10,8 +10,9 @@ from kohakuriver.host.store import audit, changes
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.model import docker_api as api
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import BadRequest, NotFound
+from kohakuriver.model.errors import NotFound, OutOfRange
 from kohakuriver.model.events import Kind, Step
+from kohakuriver.model.files import SIZE_HEADER
 from kohakuriver.model.image import Tarball
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.units import rfc3339
@@ -86,11 +87,15 @@ async def delete_tarball(host: Host, caller: Caller, asked: api.WhichTarball) ->
 
 async def _bytes_of(host: Host, tarball: Tarball, offset: int) -> Streamed:
     if offset > tarball.size_bytes:
-        raise BadRequest(f"offset: {tarball.stem} has only {tarball.size_bytes} bytes")
+        said = f"offset: {tarball.stem} has only {tarball.size_bytes} bytes"
+        raise OutOfRange(said, {"size_bytes": tarball.size_bytes})
     chunks = await asyncio.to_thread(host.environments.tarballs.read, tarball, offset)
-    told = f"{tarball.stem} {tarball.size_bytes} {tarball.digest}"
-    length = str(tarball.size_bytes - offset)
-    return Streamed(_in_threads(chunks), {api.TARBALL_HEADER: told, "Content-Length": length})
+    headers = {
+        "Content-Length": str(tarball.size_bytes - offset),
+        SIZE_HEADER: str(tarball.size_bytes),
+        api.TARBALL_HEADER: f"{tarball.stem} {tarball.size_bytes} {tarball.digest}",
+    }
+    return Streamed(_in_threads(chunks), headers)
 
 
 async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
