@@ -16,6 +16,7 @@ from kohakuriver.model.route import Route
 if TYPE_CHECKING:
     from kohakuriver.client.session import Session
 
+KEY_BYTES = 16
 Q = TypeVar("Q")
 R = TypeVar("R")
 
@@ -72,6 +73,10 @@ class Order(NamedTuple):
     @property
     def as_json(self) -> bool:
         return self.notes.as_json
+
+    def new_key(self) -> str:
+        """An idempotency key that nobody has."""
+        return self.random_bytes(KEY_BYTES).hex()
 
     def has(self, name: str) -> bool:
         """Whether a switch was typed."""

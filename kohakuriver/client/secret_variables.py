@@ -1,13 +1,20 @@
-"""Variables of `-e K=@…`, whose values nobody but the task may see: they stand in no argument and in no answer."""
+"""Variables of `-e K=@…`, whose values nobody but the workload may see: they stand in no argument and in no answer."""
 
 import os
 from collections.abc import Callable, Mapping
 
+from kohakuriver.client.flags import Spelling
 from kohakuriver.model.errors import BadRequest
 
 MARK = "@"
 OWN = "secret"  # `-e K=@secret`
 MOST_BYTES = 1_000_000
+UNTYPED = frozenset({"secret_env", "registry_login"})  # a secret must not stand in the list of processes
+ENV = Spelling(
+    "env",
+    about="A variable of its environment; K=@FILE is a secret from FILE (- is standard input), K=@secret one "
+    "from your own variable K.",
+)
 Read = Callable[[str, str], str]
 
 

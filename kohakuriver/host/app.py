@@ -129,7 +129,7 @@ MONITOR_INTERVAL_SECONDS = 10.0
 ACCOUNTS_INTERVAL_SECONDS, NOTES_INTERVAL_SECONDS, APPROVALS_INTERVAL_SECONDS = 30.0, 1.0, 60.0
 OVERLAY_INTERVAL_SECONDS, RESERVATIONS_INTERVAL_SECONDS = 60.0, 5.0
 GANGS_INTERVAL_SECONDS, PROGRESS_INTERVAL_SECONDS = 1.0, 2.0
-KEYS_INTERVAL_SECONDS, LOGS_INTERVAL_SECONDS = 10.0, 600.0
+KEYS_INTERVAL_SECONDS, LOGS_INTERVAL_SECONDS, SCRUB_INTERVAL_SECONDS = 10.0, 600.0, 10.0
 MARKER = ".kohakuriver-cluster"
 
 
@@ -299,6 +299,7 @@ def _start_loops(host: Host) -> None:
     host.loops.start("image progress", host.environments.work.tell_progress, PROGRESS_INTERVAL_SECONDS)
     leases = LeaseKeeper(host.db, host.registry, host.auth.uses, host.idle, host.clock, host.dispatch.wake)
     host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
+    host.loops.start("scrub", host.db.scrub, SCRUB_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
     host.loops.run("events", host.feed.keep_reading)
     keep = Keep(host.settings.log_keep_days, host.settings.log_keep_bytes)

@@ -1,6 +1,6 @@
 """The part of the host's table that is about environments, their tarballs and the images of nodes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kohakuriver.model.access import Ownership, Role
@@ -11,7 +11,7 @@ from kohakuriver.model.report import NAME
 from kohakuriver.model.route import ByteStream, Channel, Route, channels_of, table_of
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.stream_api import SESSION, SHELL, SIZE
-from kohakuriver.model.task import IMAGE
+from kohakuriver.model.task import IMAGE, REGISTRY_LOGIN
 
 WHICH = Bounds(length=80, shortest=1, pattern=ENVIRONMENT + r"(-[0-9]{9,12})?")
 TARBALL_HEADER = "X-Kohakuriver-Tarball"  # of a download: stem, size in bytes and SHA-256, with spaces between
@@ -74,9 +74,17 @@ class CreateEnvironment:
         bounds=Bounds(length=80, pattern=STEM),
     )
 
+    registry_login: str | None = declare(
+        "USER:PASSWORD for the pull of the image; forgotten when it is there.",
+        default=None,
+        bounds=replace(REGISTRY_LOGIN, not_with="tarball"),
+    )
+
     def __post_init__(self) -> None:
         if self.image is not None and self.tarball is not None:
             raise ValueError("image: give an image or a tarball, not both")
+        if self.tarball is not None and self.registry_login is not None:
+            raise ValueError("registry_login: a tarball is not pulled from anywhere")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,22 +139,43 @@ class TaskSpec(WorkloadSpec):
             raise ValueError(f"command: with its arguments longer than {MAX_COMMAND_CHARACTERS} characters")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitTask(TaskSpec):
-    """One submit: several targets make one task each, all or none."""
+REGISTRY_LOGIN = Bounds(length=8192, check=_check_login, shape=LOGIN)
 
-    targets: list[str] = declare(
-        "Where to run, HOST[:NUMA][::GPU,GPU]; repeat for one task each.", default=[], bounds=TARGET, flag="t"
-    )
+
+@dataclass(frozen=True, kw_only=True)  # without slots, so that it can stand beside another base
+class Submission:
+    """What goes along with a request for a workload, and is not told of it afterwards."""
+
     idempotency_key: str | None = declare(
-        "The same key again answers with the same tasks.",
+        "The same key again answers with what it made the first time.",
         default=None,
         bounds=Bounds(length=200, shortest=1, pattern=r"[\x21-\x7e]+"),
     )
     registry_login: str | None = declare(
-        "USER:PASSWORD for the pull of its image; forgotten when it runs.",
-        default=None,
-        bounds=Bounds(length=8192, check=_check_login, shape=LOGIN),
+        "USER:PASSWORD for the pull of its image; forgotten when it runs.", default=None, bounds=REGISTRY_LOGIN
+    )
+    secret_env: dict[str, str] = declare(
+        "Variables whose values only it sees, K=V.",
+        default={},
+        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000, keys=f.VARIABLE),
+    )
+
+    def check_secrets(self, env_vars: dict[str, str]) -> None:
+        """Raise ValueError when there are too many, or one stands among the others, too."""
+        if sum(len(k) + len(v) for k, v in self.secret_env.items()) > MAX_COMMAND_CHARACTERS:
+            raise ValueError(f"secret_env: longer than {MAX_COMMAND_CHARACTERS} characters in all")
+        _check_environment(self.secret_env, "secret_env")
+        twice = sorted(env_vars.keys() & self.secret_env.keys())
+        if twice:
+            raise ValueError(f"secret_env: {twice[0][:60]!r} stands in env_vars, too")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitTask(TaskSpec, Submission):
+    """One submit: several targets make one task each, all or none."""
+
+    targets: list[str] = declare(
+        "Where to run, HOST[:NUMA][::GPU,GPU]; repeat for one task each.", default=[], bounds=TARGET, flag="t"
     )
     nodes: int | None = declare(
         "On how many nodes at once, one task on each; they know each other as rank-0, rank-1 …",
@@ -162,20 +183,10 @@ class SubmitTask(TaskSpec):
         bounds=Bounds(least=1, most=1000, not_with="targets"),
     )
     keep_going: bool = declare("Let the others go on when one of several nodes fails.", default=False)
-    secret_env: dict[str, str] = declare(
-        "Variables whose values only the task sees, K=V.",
-        default={},
-        bounds=Bounds(length=MAX_COMMAND_CHARACTERS, count=1000, keys=f.VARIABLE),
-    )
 
     def __post_init__(self) -> None:
         TaskSpec.__post_init__(self)
-        if sum(len(k) + len(v) for k, v in self.secret_env.items()) > MAX_COMMAND_CHARACTERS:
-            raise ValueError(f"secret_env: longer than {MAX_COMMAND_CHARACTERS} characters in all")
-        _check_environment(self.secret_env, "secret_env")
-        twice = sorted(self.env_vars.keys() & self.secret_env.keys())
-        if twice:
-            raise ValueError(f"secret_env: {twice[0][:60]!r} stands in env_vars, too")
+        self.check_secrets(self.env_vars)
         if self.nodes and self.targets:
             raise ValueError("nodes: give nodes or targets, not both")
 

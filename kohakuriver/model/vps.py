@@ -7,7 +7,7 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import MAX_INTEGER, NO_CONTROL, VPS_NAME, Bounds, declare
 from kohakuriver.model.lifecycle import FINAL, Status
 from kohakuriver.model.public_key import MOST_CHARACTERS, check_public_key
-from kohakuriver.model.task import TARGET, Task, WorkloadSpec
+from kohakuriver.model.task import TARGET, Submission, Task, WorkloadSpec
 
 VPS_TYPE = "vps"
 MOST_SECONDS = 10 * 365 * 86400
@@ -75,7 +75,7 @@ class VpsWish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitVps(WorkloadSpec, VpsWish):
+class SubmitVps(WorkloadSpec, VpsWish, Submission):
     """A new VPS."""
 
     name: str | None = declare(
@@ -87,6 +87,7 @@ class SubmitVps(WorkloadSpec, VpsWish):
 
     def __post_init__(self) -> None:
         WorkloadSpec.__post_init__(self)
+        self.check_secrets(self.env_vars)
         if (self.ssh_key_mode is SshKeyMode.UPLOAD) != (self.ssh_public_key is not None):
             raise ValueError("ssh_public_key: it goes with the key mode `upload`, and with no other")
 

@@ -15,7 +15,7 @@ from kohakuriver.runner.attempt import Accepted
 from kohakuriver.runner.overlay_plan import OVERLAY_NETWORK
 from kohakuriver.runner.tunnel_door import TunnelDoor
 from kohakuriver.system.docker_network import TAG_LABEL
-from kohakuriver.system.engine import TYPE_LABEL, VPS_TYPE, ContainerSpec, Mount
+from kohakuriver.system.engine import SECRETS_LABEL, TYPE_LABEL, VPS_TYPE, ContainerSpec, Mount
 
 MASTER_PORT = 29500  # what torch.distributed takes when nothing is said; each task has an address of its own
 SHARED_TARGET, LOCAL_TEMP_TARGET = "/shared", "/local_temp"
@@ -122,7 +122,7 @@ def own_variables(request: Execute, site: Site) -> dict[str, str]:
 
 def labels_of(accepted: Accepted, site: Site) -> Mapping[str, str]:
     """By what a workload is known as ours."""
-    key = accepted.key
+    key, secret = accepted.key, accepted.request.secret_env
     return {
         "kohakuriver.cluster": site.cluster_id,
         "kohakuriver.node": site.hostname,
@@ -130,6 +130,7 @@ def labels_of(accepted: Accepted, site: Site) -> Mapping[str, str]:
         "kohakuriver.attempt": str(key.attempt),
         TYPE_LABEL: VPS_TYPE if accepted.request.vps else "command",
         TAG_LABEL: str(accepted.request.owner_tag),
+        **({SECRETS_LABEL: ",".join(sorted(secret))} if secret else {}),
     }
 
 

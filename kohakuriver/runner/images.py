@@ -183,11 +183,5 @@ class Images:
             raise EngineFailed(str(copy.error), retry_elsewhere=copy.error.retry_elsewhere)
 
 
-def login_of(text: str) -> Login | None:
-    """The login that USER:PASSWORD is; none when there is no text."""
-    user, colon, password = text.partition(":")
-    return Login(user, password) if colon else None
-
-
 def _is_current(found: FoundImage | None, tarball: Tarball | None) -> bool:
     return found is not None and (tarball is None or found.labels.get(TARBALL_LABEL) == tarball.stem)

@@ -12,8 +12,9 @@ from kohakuriver.runner import mounts
 from kohakuriver.runner.attempt import Held, Unwanted, one_line
 from kohakuriver.runner.bench import Bench
 from kohakuriver.runner.container_spec import build, check_policy
-from kohakuriver.runner.images import Wanted, login_of
+from kohakuriver.runner.images import Wanted
 from kohakuriver.system.engine import STDERR_NAME, STDOUT_NAME, ContainerSpec, Mount, Phase, WorkloadKey
+from kohakuriver.system.image_hands import Login
 
 log = logging.getLogger(__name__)
 ENGINE_PATIENCE_SECONDS = 15.0  # a daemon that restarts is waited for; one that is gone is not
@@ -134,7 +135,7 @@ async def _bring_files(work: Work) -> None:
 async def _get_image(work: Work) -> None:
     bench, image = work.bench, work.spec.image
     accepted = work.held.accepted
-    wanted = Wanted(image, accepted.request.tarball, login_of(accepted.request.registry_login))
+    wanted = Wanted(image, accepted.request.tarball, Login.of(accepted.request.registry_login))
     async with work.held.patience(bench.settings.docker_image_sync_timeout, f"image {image}"):
         found = await bench.images.bring(wanted, lambda text: _tell(work, text))
         if found is None:

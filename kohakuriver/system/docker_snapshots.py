@@ -22,7 +22,7 @@ from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_containers import Containers
 from kohakuriver.system.docker_errors import ApiRefused, told_as
 from kohakuriver.system.docker_spec import ATTEMPT_LABEL, CLUSTER_LABEL, NANO, NODE_LABEL, TASK_LABEL, Owner
-from kohakuriver.system.engine import TYPE_LABEL, Observed, Phase, Saved, WorkloadKey
+from kohakuriver.system.engine import SECRETS_LABEL, TYPE_LABEL, Observed, Phase, Saved, WorkloadKey
 
 log = logging.getLogger(__name__)
 FLAT_FROM_LAYERS = 60
@@ -31,7 +31,7 @@ OF, CLUSTER, MESSAGE, AUTOMATIC, BEGAN = (
     f"kohakuriver.snapshot.{word}" for word in ("of", "cluster", "message", "automatic", "began")
 )
 # A container that somebody makes from a snapshot by hand must not look like one of ours.
-NOT_OURS = dict.fromkeys((CLUSTER_LABEL, NODE_LABEL, TASK_LABEL, ATTEMPT_LABEL, TYPE_LABEL), "")
+NOT_OURS = dict.fromkeys((CLUSTER_LABEL, NODE_LABEL, TASK_LABEL, ATTEMPT_LABEL, TYPE_LABEL, SECRETS_LABEL), "")
 KEPT_SETTINGS = ("Env", "User", "WorkingDir", "Labels")
 
 
@@ -177,6 +177,7 @@ class DockerWorkspaces:
     async def _commit(self, facts: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> None:
         repository, _, tag = name.rpartition(":")
         config = {key: facts["Config"].get(key) for key in KEPT_SETTINGS} | {"Labels": dict(labels)}
+        config["Env"] = without_secrets(facts["Config"])
 
         def commit(api: Any) -> None:
             api.commit(facts["Id"], repository=repository, tag=tag, conf=config, pause=False)
@@ -243,10 +244,17 @@ def instructions(config: Mapping[str, Any], labels: Mapping[str, str]) -> list[s
     Source: https://docs.docker.com/reference/dockerfile/ (words in double quotes; `$` and quotes behind a backslash).
     """
     lines = [
-        f"ENV {name}={_quoted(value)}" for name, _, value in map(_named, config.get("Env") or ()) if "\n" not in value
+        f"ENV {name}={_quoted(value)}" for name, _, value in map(_named, without_secrets(config)) if "\n" not in value
     ]
     lines += [f"{word} {config[key]}" for word, key in (("USER", "User"), ("WORKDIR", "WorkingDir")) if config.get(key)]
     return lines + [f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in labels.items()]
+
+
+def without_secrets(config: Mapping[str, Any]) -> list[str]:
+    """The variables of a container, the secret ones without a value (one left out would come from the container)."""
+    secret = ((config.get("Labels") or {}).get(SECRETS_LABEL) or "").split(",")
+    named = map(_named, config.get("Env") or ())
+    return [f"{name}=" if name in secret else f"{name}={value}" for name, _, value in named]
 
 
 def _named(entry: str) -> tuple[str, str, str]:

@@ -115,6 +115,9 @@ class EngineInfo:
 
 
 TYPE_LABEL, VPS_TYPE = "kohakuriver.type", "vps"
+SECRETS_LABEL = (
+    "kohakuriver.secrets"  # names of variables that what is made of a snapshot must not get, with commas between
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

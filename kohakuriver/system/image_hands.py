@@ -15,6 +15,12 @@ class Login:
     username: str
     password: str = field(repr=False)
 
+    @classmethod
+    def of(cls, text: str) -> "Login | None":
+        """What USER:PASSWORD means; None for an empty text."""
+        username, colon, password = text.partition(":")
+        return cls(username, password) if colon else None
+
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:

@@ -9,6 +9,7 @@ what was looked up since the last commit is still true, so it is not read again.
 import asyncio
 import fcntl
 import functools
+import logging
 import os
 import queue
 import sqlite3
@@ -22,11 +23,13 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from kohakuriver.model.errors import Conflict, StoreUnavailable
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Terms = TypeVarTuple("Terms")
 Work = Callable[[sqlite3.Connection], T]
 WRITE_BATCH, READ_BATCH = 256, 8
 READERS = 2
+SCRUB_WAIT_SECONDS = 1.0
 MOST_KEPT = 32  # answers of look-ups
 # What speaks of the file or the disk, and not of the work that met it (https://sqlite.org/rescode.html).
 DISK_CODES = {
@@ -161,7 +164,7 @@ class Database:
     """
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        self._lock = _lock(path)
+        self._path, self._lock = path, _lock(path)
         with ExitStack() as undo:
             undo.callback(os.close, self._lock)
             self._connection, *readers = self._connections = _open(path, migrations)
@@ -215,6 +218,17 @@ class Database:
                 with self._waiting_lock:
                     self._waiting.discard(waiter)
         return self._commits
+
+    async def scrub(self) -> None:
+        """Have the log beside the file emptied, too, which still holds what was deleted; put off while others read."""
+        await asyncio.to_thread(self._empty_log)
+
+    def _empty_log(self) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None, timeout=SCRUB_WAIT_SECONDS)) as connection:
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.OperationalError as busy:
+                log.debug("the log is not emptied now error=%s", busy)
 
     def close(self) -> None:
         """Finish the work that waits, then let go of the file."""
@@ -281,7 +295,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _set_up(connection: sqlite3.Connection) -> None:
     connection.row_factory = sqlite3.Row
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "temp_store=MEMORY",
+        "secure_delete=ON",  # a password that is gone is gone from the disk
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

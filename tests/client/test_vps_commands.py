@@ -90,6 +90,18 @@ def test_a_generated_key_goes_to_a_file_of_its_own_or_is_shown_once(
     assert not os.path.exists(f"{place}3")
 
 
+def test_secrets_and_logins_come_from_files_and_never_from_arguments(
+    host: MadeUpHost, river: River, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("planted\n")
+    (tmp_path / "login").write_text("ada:planted\n")
+    secrets = ("-e", "SEED=1", "-e", f"TOKEN=@{tmp_path}/token", "--registry-login-file", f"{tmp_path}/login")
+    assert river("vps", "create", *secrets).code == 0
+    (asked,) = host.requests(api.VPS_CREATE)
+    assert (asked.env_vars, asked.secret_env) == ({"SEED": "1"}, {"TOKEN": "planted"})
+    assert asked.registry_login == "ada:planted" and asked.idempotency_key
+
+
 def _refuse(asked: Any) -> Any:
     raise Conflict("name: ada has a VPS 'box' already")
 

@@ -49,6 +49,40 @@ def test_a_vps_runs_stops_and_starts_again_where_its_files_are(tmp_path: Path) -
     play(tmp_path, work)
 
 
+def test_an_answer_that_was_lost_may_be_asked_for_again(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        wish = {"name": "box", "idempotency_key": "k-1", "ssh_key_mode": "generate"}
+        first, again = await house.post(V, wish), await house.post(V, wish)
+        assert again["vps"]["task_id"] == first["vps"]["task_id"] and len(await house.get(V)) == 1
+        assert again["private_key"] not in (None, first["private_key"]), "the first one is kept nowhere"
+        told = await house.get(f"{V}/{again['vps']['task_id']}")
+        assert told["ssh_public_key"] == again["vps"]["ssh_public_key"] != first["vps"]["ssh_public_key"]
+        status, message = await house.refused("POST", V, wish | {"name": "other"})
+        assert status == 409 and message.startswith("idempotency_key: ")
+
+    play(tmp_path, work)
+
+
+def test_its_secrets_go_along_with_every_start_and_its_login_with_the_first(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        alpha = await house.runner("alpha", cores=2)
+        wish = {"registry_image": "x", "secret_env": {"KEY": "planted"}, "registry_login": "ada:planted"}
+        answer = await house.post(V, wish)
+        vps = str(answer["vps"]["task_id"])
+        await becomes(house, vps, "running")
+        await house.post(f"{V}/{vps}/stop")
+        stopped = await becomes(house, vps, "stopped")
+        assert stopped["secret_names"] == ["KEY"] and "planted" not in str((answer, stopped, await house.get(V)))
+        await house.post(f"{V}/{vps}/restart")
+        await becomes(house, vps, "running", attempt=2)
+        orders = [(each.secret_env, each.registry_login) for each in alpha.orders if isinstance(each, Execute)]
+        assert orders == [({"KEY": "planted"}, "ada:planted"), ({"KEY": "planted"}, "")]
+        twice = await house.refused("POST", V, {"env_vars": {"A": "1"}, "secret_env": {"A": "2"}})
+        assert twice == (400, "secret_env: 'A' stands in env_vars, too")
+
+    play(tmp_path, work)
+
+
 def test_without_a_target_it_stays_all_the_same_where_it_first_ran(tmp_path: Path) -> None:
     async def work(house: House) -> None:
         await house.runner("alpha", cores=8)

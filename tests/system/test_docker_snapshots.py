@@ -116,6 +116,24 @@ def test_a_snapshot_holds_what_was_written_and_a_container_made_of_it_is_no_vps_
     play(script)
 
 
+@pytest.mark.parametrize("flat", [False, True], ids=["a layer", "flat"])
+def test_what_is_made_of_a_snapshot_gets_no_secret_variable(play: Play, docker_daemon: Daemon, flat: bool) -> None:
+    async def script(node: Node) -> None:
+        node.hands._flat_from_layers = 0 if flat else 100
+        spec = node.spec()
+        spec = replace(spec, env={"KEY": "planted", "SEED": "1"}, labels={**spec.labels, "kohakuriver.secrets": "KEY"})
+        await node.engine.create(spec)
+        await node.engine.start(spec)
+        assert node.inside("echo $KEY") == "planted\n"
+        await node.hands.take(spec.key, Saved(timestamp=1, image="", message=""))
+        (saved,) = await node.hands.snapshots(TASK)
+        kept = docker_daemon.request("GET", f"/images/{saved.image}/json")["Config"]
+        assert "planted" not in str(kept) and "SEED=1" in kept["Env"]
+        await node.stop(spec)
+
+    play(script)
+
+
 def test_many_snapshots_stay_below_what_can_be_mounted_because_deep_ones_are_written_flat(
     play: Play, docker_daemon: Daemon
 ) -> None:

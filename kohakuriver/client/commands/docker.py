@@ -9,6 +9,7 @@ from kohakuriver.client.commands.connect import PROGRAM, be_in
 from kohakuriver.client.flags import Spelling
 from kohakuriver.client.pace import Patience, Pauses
 from kohakuriver.client.progress import ProgressLine
+from kohakuriver.client.registry_login import LOGIN, login_of
 from kohakuriver.model import docker_api as api
 from kohakuriver.model.errors import EngineFailed, Unavailable
 from kohakuriver.model.image import SyncPhase, Tarball
@@ -23,7 +24,7 @@ MOVING = (SyncPhase.FETCHING, SyncPhase.LOADING)
 
 def begin_job(order: Order) -> int:
     """Have the host do it, and show how far it is until it is done."""
-    plain = order.session.ask(order.command.route, order.request(order.values()))
+    plain = order.session.ask(order.command.route, order.request(order.values() | login_of(order)))
     job: api.Job = order.session.understand(order.command.route, plain)
     if not order.has("no_wait"):
         try:
@@ -120,6 +121,7 @@ def show_nothing(order: Order, nothing: Nothing) -> Iterator[str]:
 CREATE_MORE = """\
 examples:
   kohakuriver docker env create lab --image python:3.12
+  kohakuriver docker env create lab --image registry.lab/torch:2 --registry-login-file ~/.registry-login
   kohakuriver docker env create lab --tarball lab-1764100000    (a file below kohakuriver-containers on the host)
 
 Prepare it, then give it to the nodes:
@@ -147,8 +149,9 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         act=begin_job,
         about="Make an environment of an image or a tarball.",
         spelled={"name": Spelling(metavar="NAME"), "tarball": Spelling(complete="tarball")},
+        hidden=frozenset({"registry_login"}),
         words=frozenset({"name"}),
-        extra=(NO_WAIT,),
+        extra=(NO_WAIT, LOGIN),
         also=(api.JOB_SHOW,),
         more=CREATE_MORE,
     ),

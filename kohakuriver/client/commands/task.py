@@ -8,7 +8,8 @@ from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.flags import Spelling, at_most
 from kohakuriver.client.output import Screen
 from kohakuriver.client.paging import ALL, list_pages
-from kohakuriver.client.secret_variables import sort_out, value_of
+from kohakuriver.client.registry_login import LOGIN, login_of
+from kohakuriver.client.secret_variables import ENV, UNTYPED, sort_out, value_of
 from kohakuriver.client.task_view import history_lines, status_word, task_detail, task_lines, task_table
 from kohakuriver.client.waiting import first_failure, has_ended, wait_for
 from kohakuriver.client.watching import INTERVAL, Picture, watch
@@ -17,7 +18,6 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.task import HistoryEntry, Task, TaskSpec
 
-KEY_BYTES = 16
 SHELL = "/bin/sh"
 MEMBERS = {member.name: member for member in dataclasses.fields(TaskSpec)}
 ONE = {"task_id": Spelling(about="The task's id.", metavar="TASK", complete="task")}
@@ -31,9 +31,9 @@ OWNED = {
 
 def submit(order: Order) -> int:
     """Queue it, print the ids at once, and with --wait end as the tasks end."""
-    values = order.values() | command_line(order) | registry_login(order)
+    values = order.values() | command_line(order) | login_of(order)
     values |= sort_out(values.pop("env_vars", {}), value_of)
-    values.setdefault("idempotency_key", order.random_bytes(KEY_BYTES).hex())  # a lost answer may be asked for again
+    values.setdefault("idempotency_key", order.new_key())  # a lost answer may be asked for again
     plain = order.session.ask(api.TASK_SUBMIT, order.request(values))
     submitted = order.session.understand(api.TASK_SUBMIT, plain)
     order.answer(plain, lambda: order.screen.lines(map(str, submitted.task_ids)))
@@ -56,16 +56,6 @@ def command_line(order: Order) -> dict[str, Any]:
     if not words:
         raise BadRequest("no command given: kohakuriver task submit [OPTIONS] -- COMMAND [ARGUMENT…]")
     return {"command": words[0], "arguments": words[1:]}
-
-
-def registry_login(order: Order) -> dict[str, str]:
-    """The login for the pull, which no argument may hold."""
-    path: str | None = order.parsed.registry_login_file
-    if path is None:
-        return {}
-    from kohakuriver.client.asking import content_of  # few need it
-
-    return {"registry_login": content_of(path)}
 
 
 def retries(text: str) -> int:
@@ -176,9 +166,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.TASK_SUBMIT,
         act=submit,
         about="Queue a command; prints the ids of the new tasks.",
-        hidden=frozenset(
-            {"command", "arguments", "secret_env", "registry_login"}
-        ),  # a secret must not stand in the list of processes
+        hidden=frozenset({"command", "arguments"}) | UNTYPED,
         spelled={
             "targets": Spelling("target", metavar="HOST[:NUMA][::GPU,GPU]", complete="node"),
             "required_cores": Spelling(metavar="CORES"),
@@ -186,11 +174,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
             "required_gpus": Spelling(metavar="GPUS"),
             "container_name": Spelling("container", metavar="NAME"),
             "registry_image": Spelling("image", metavar="NAME"),
-            "env_vars": Spelling(
-                "env",
-                about="A variable of its environment; K=@FILE is a secret from FILE (- is standard input), K=@secret one "
-                "from your own variable K.",
-            ),
+            "env_vars": ENV,
             "name": Spelling(),
             "working_dir": Spelling("workdir", metavar="DIR"),
             "additional_mounts": Spelling("mount", metavar="SOURCE:TARGET[:ro]"),
@@ -204,11 +188,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         },
         extra=(
             Flag(("-w", "--wait"), "Wait until it has ended, and end with its exit code."),
-            Flag(
-                ("--registry-login-file",),
-                "File with USER:PASSWORD for the pull of its image; - is standard input.",
-                {"metavar": "FILE"},
-            ),
+            LOGIN,
             Flag(("--shell",), f"Run TEXT by {SHELL}; words that follow are $1, $2 …", {"metavar": "TEXT"}),
             Flag(("words",), "The program and its arguments.", {"nargs": "...", "metavar": "-- COMMAND [ARGUMENT…]"}),
         ),

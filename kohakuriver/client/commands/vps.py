@@ -11,6 +11,8 @@ from kohakuriver.client.flags import Spelling
 from kohakuriver.client.names import VPS
 from kohakuriver.client.pace import Patience, Pauses
 from kohakuriver.client.paging import ALL, list_pages
+from kohakuriver.client.registry_login import LOGIN, login_of
+from kohakuriver.client.secret_variables import ENV, UNTYPED, sort_out, value_of
 from kohakuriver.client.task_view import status_word, wish
 from kohakuriver.client.vps_view import people_lines, snapshot_table, vps_detail, vps_table
 from kohakuriver.model import vps_api as api
@@ -35,7 +37,9 @@ OWNED = {
 
 def create(order: Order) -> int:
     """Make it, print its id at once, and with --wait return when it runs."""
-    values = order.values()
+    values = order.values() | login_of(order)
+    values |= sort_out(values.pop("env_vars", {}), value_of)
+    values.setdefault("idempotency_key", order.new_key())  # a lost answer may be asked for again
     if "ssh_public_key" in values:
         values.setdefault("ssh_key_mode", SshKeyMode.UPLOAD.value)
     place: str | None = order.parsed.save_key
@@ -221,6 +225,8 @@ examples:
 
 A VPS stays until it is deleted. When it is stopped, its files stay on its node, and it goes on with
 them when it is restarted. Its name is good wherever its id is.
+
+Secrets: -e KEY=@FILE is what FILE holds (@- standard input), -e KEY=@secret your own variable KEY.
 """
 RESTART_MORE = """\
 Without --snapshot it goes on with its files as they were when it stopped. With one it goes back to
@@ -255,14 +261,17 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
             ),
             "lease_seconds": Spelling(),
             "idle_stop_seconds": Spelling(),
-            "env_vars": Spelling("env"),
+            "env_vars": ENV,
             "working_dir": Spelling("workdir", metavar="DIR"),
             "additional_mounts": Spelling("mount", metavar="SOURCE:TARGET[:ro]"),
             "ip_reservation_token": Spelling("reserve-ip", metavar="TOKEN"),
             "vps_backend": Spelling("backend", metavar="docker"),
+            "idempotency_key": Spelling(metavar="KEY"),
         },
+        hidden=UNTYPED,
         extra=(
             WAIT,
+            LOGIN,
             Flag(("--save-key",), "Write a generated private key to this new file.", {"metavar": "FILE"}),
         ),
         also=(api.VPS_SHOW,),

@@ -25,7 +25,8 @@ async def environments(host: Host, caller: Caller, asked: Nothing) -> list[api.E
 
 async def create(host: Host, caller: Caller, asked: api.CreateEnvironment) -> api.Job:
     if asked.tarball is None:
-        return await host.environments.create(caller, asked.name, asked.image or host.settings.initial_base_image)
+        image = asked.image or host.settings.initial_base_image
+        return await host.environments.create(caller, asked.name, image, asked.registry_login)
     if not await asyncio.to_thread(host.environments.tarballs.path(asked.tarball).is_file):
         raise NotFound(f"there is no tarball {asked.tarball} in {host.environments.tarballs.directory}")
     return await host.environments.create(caller, asked.name, asked.tarball + TARBALL_SUFFIX)

@@ -1,6 +1,7 @@
 """Submit, look at, and steer tasks."""
 
 import hashlib
+import hmac
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed
 from kohakuriver.model.host_api import ListMyTasks, ListTasks, Submitted, TaskId
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
 from kohakuriver.model.policy import Asker, Policy, refusal
-from kohakuriver.model.task import HistoryEntry, SubmitTask, Task, WorkloadSpec, spec_values
+from kohakuriver.model.task import HistoryEntry, Submission, SubmitTask, Task, WorkloadSpec, spec_values
 from kohakuriver.model.units import parse_target, rfc3339
 from kohakuriver.model.vps import VPS_TYPE
 from kohakuriver.system.sqlite import Work
@@ -36,15 +37,11 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
     if asked.ip_reservation_token and len(asked.targets) > 1:
         raise BadRequest("ip_reservation_token: one address is for one task, and there are several targets")
     batch_id, made = _make_tasks(host, caller, asked)
-    now = host.clock.now()
-    digest = hashlib.sha256(codec.encode_text(asked).encode()).hexdigest()
+    now, digest = host.clock.now(), digest_of(host, asked)
 
     def insert(tx: sqlite3.Connection) -> Submitted:
-        if asked.idempotency_key is not None:
-            earlier = tasks.find_submit(tx, caller.name, asked.idempotency_key, digest)
-            if earlier:
-                return Submitted(task_ids=earlier, batch_id=earlier[0])
-            tasks.remember_submit(tx, (caller.name, asked.idempotency_key), digest, batch_id)
+        if earlier := made_before(tx, caller, asked, digest, batch_id):
+            return Submitted(task_ids=earlier, batch_id=earlier[0])
         check_targets(tx, asked.targets)
         demands = [demand(task) for task in made]
         check_submit(tx, caller.name, [sum_of(demands)] if asked.nodes else demands)
@@ -55,14 +52,31 @@ async def submit(host: Host, caller: Caller, asked: SubmitTask) -> Submitted:
         if asked.ip_reservation_token:
             host.reservations.claim(tx, caller.name, asked.ip_reservation_token, made[0].task_id)
         for task in made:
-            task_secrets.keep(tx, task.task_id, asked.secret_env)
-            task_secrets.keep_login(tx, task.task_id, asked.registry_login)
+            task_secrets.keep(tx, task.task_id, asked)
             audit.record(tx, caller, Deed("task.submit", f"task:{task.task_id}", f"as {task.status}"), now)
         return Submitted(task_ids=[task.task_id for task in made], batch_id=batch_id)
 
     submitted = await host.db.write(insert)
     host.dispatch.wake.set()
     return submitted
+
+
+def digest_of(host: Host, asked: Submission) -> str:
+    """By what the same request is known again; under a key of the host, as there may be a password in it."""
+    key = hmac.digest(host.keys.master, b"kohakuriver submits", hashlib.sha256)
+    return hmac.new(key, codec.encode_text(asked).encode(), hashlib.sha256).hexdigest()
+
+
+def made_before(
+    tx: sqlite3.Connection, caller: Caller, asked: Submission, digest: str, batch_id: Snowflake
+) -> list[Snowflake]:
+    """What a submit with this key made before; if none did, this one is remembered by it. Raises Conflict."""
+    if asked.idempotency_key is None:
+        return []
+    earlier = tasks.find_submit(tx, caller.name, asked.idempotency_key, digest)
+    if not earlier:
+        tasks.remember_submit(tx, (caller.name, asked.idempotency_key), digest, batch_id)
+    return earlier or []
 
 
 def check_policy(host: Host, caller: Caller, asked: WorkloadSpec) -> None:

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kohakuriver.host.endpoints.tasks import check_policy, check_targets, demand, is_orphan, place_of, steer, want
+from kohakuriver.host.endpoints.tasks import (
+    check_policy,
+    check_targets,
+    demand,
+    digest_of,
+    is_orphan,
+    made_before,
+    place_of,
+    steer,
+    want,
+)
 from kohakuriver.host.endpoints.vps_snapshots import check_there
 from kohakuriver.host.services.leases import judge
 from kohakuriver.host.services.quotas import check_submit, check_vps
 from kohakuriver.host.services.workspace import CLEARED
 from kohakuriver.host.state import Host
-from kohakuriver.host.store import assignments, audit, tasks
+from kohakuriver.host.store import assignments, audit, task_secrets, tasks
 from kohakuriver.host.store import vps as rows
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.host.store.tasks import Change, Shown
@@ -37,20 +47,31 @@ async def create(host: Host, caller: Caller, asked: SubmitVps) -> NewVps:
     private_key, public_key = None, asked.ssh_public_key
     if asked.ssh_key_mode is SshKeyMode.GENERATE:
         private_key, public_key = await asyncio.to_thread(make_key_pair)
-    made = _make_vps(host, caller, asked, public_key)
+    made, digest = _make_vps(host, caller, asked, public_key), digest_of(host, asked)
 
-    def insert(tx: sqlite3.Connection) -> None:
+    def insert(tx: sqlite3.Connection) -> Vps:
+        if earlier := made_before(tx, caller, asked, digest, made.task_id):
+            return _shown_anew(tx, rows.get(tx, earlier[0]), made.ssh_public_key)
         check_targets(tx, [made.target] if made.target else [])
         rows.check_name(tx, caller.name, made.name)
         check_submit(tx, caller.name, [demand(made)])
         check_vps(tx, caller.name)
         tasks.insert(tx, made, caller.name)
+        task_secrets.keep(tx, made.task_id, asked)
         if asked.ip_reservation_token is not None:
             host.reservations.claim(tx, caller.name, asked.ip_reservation_token, made.task_id)
         audit.record(tx, caller, Deed("vps.create", f"task:{made.task_id}", made.name or ""), host.clock.now())
+        return made
 
-    await steer(host, insert)
-    return NewVps(vps=made, private_key=private_key)
+    return NewVps(vps=await steer(host, insert), private_key=private_key)
+
+
+def _shown_anew(tx: sqlite3.Connection, vps: Vps, public_key: str | None) -> Vps:
+    """What was made before; whoever asks again did not get the private key, so that there is another pair now."""
+    if vps.ssh_public_key != public_key:
+        vps = replace(vps, ssh_public_key=public_key)
+        tasks.save(tx, vps)
+    return vps
 
 
 def _make_vps(host: Host, caller: Caller, asked: SubmitVps, public_key: str | None) -> Vps:
@@ -66,6 +87,7 @@ def _make_vps(host: Host, caller: Caller, asked: SubmitVps, public_key: str | No
         target=place_of(host, asked.ip_reservation_token, asked.target),
         status=S.PENDING,
         submitted_at=rfc3339(host.clock.now()),
+        secret_names=sorted(asked.secret_env),
         **wish,
         **spec_values(asked, WorkloadSpec),
     )

@@ -71,18 +71,21 @@ class Environments:
         await self.containers.get(name)
         return await self.containers.run(name, spec)
 
-    async def create(self, caller: Caller, name: str, source: str) -> Job:
-        """Have one made of an image or a tarball's stem; raises Conflict when there is one, EngineFailed."""
+    async def create(self, caller: Caller, name: str, source: str, login: str | None = None) -> Job:
+        """Have one made of an image (pulled with USER:PASSWORD) or a tarball's stem.
+
+        Raises Conflict when there is one, EngineFailed.
+        """
         await self.work.connect()
         if name in {each.name for each in await self.containers.all()}:
             raise Conflict(f"there is an environment {name} already")
-        return await self._want(caller, JobKind.CREATE, name, source)
+        return await self._want(caller, JobKind.CREATE, name, source, login)
 
     async def make_tarball(self, caller: Caller, name: str) -> Job:
         """Have one made of it as it is then; raises NotFound, Conflict, EngineFailed."""
         await self.work.connect()
         await self.containers.get(name)
-        return await self._want(caller, JobKind.TARBALL, name, "")
+        return await self._want(caller, JobKind.TARBALL, name)
 
     async def job(self, job_id: Snowflake) -> Job:
         """How far a job is; raises NotFound."""
@@ -102,7 +105,7 @@ class Environments:
             with suppress(Conflict, EngineFailed):
                 await self.create(HOST, settings.default_container_name, settings.initial_base_image)
 
-    async def _want(self, caller: Caller, kind: JobKind, name: str, source: str) -> Job:
+    async def _want(self, caller: Caller, kind: JobKind, name: str, source: str = "", login: str | None = None) -> Job:
         now = self.work.clock.now()
         job = Job(
             job_id=self.ids.next(),
@@ -114,7 +117,7 @@ class Environments:
         )
 
         def insert(tx: sqlite3.Connection) -> None:
-            image_jobs.insert(tx, job)
+            image_jobs.insert(tx, job, login)
             audit.record(tx, caller, Deed(ACTIONS[kind], f"environment:{name}", source), now)
 
         await self.work.db.write(insert)

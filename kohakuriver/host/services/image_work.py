@@ -23,6 +23,7 @@ from kohakuriver.system.docker_environments import EnvironmentContainers, Enviro
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_images import Images
 from kohakuriver.system.image_archive import BadArchive, Limits, check_archive
+from kohakuriver.system.image_hands import Login
 from kohakuriver.system.loops import Wake
 from kohakuriver.system.sqlite import Database
 
@@ -127,7 +128,8 @@ class ImageWork:
             image = await self._import(image.removesuffix(TARBALL_SUFFIX), transfer)
         else:
             transfer.step = f"pulling {image}"
-            await self.images.ensure(image, transfer=transfer)
+            login = await self.db.read(lambda tx: image_jobs.login_of(tx, job.job_id))
+            await self.images.ensure(image, Login.of(login), transfer)
         shared = self.settings.shared_dir
         spec = EnvironmentSpec(
             name=job.environment,

@@ -11,8 +11,11 @@ KEPT = 200
 UNFINISHED = "state IN ('waiting', 'running')"
 
 
-def insert(tx: sqlite3.Connection, job: Job) -> None:
-    """A new job; raises Conflict while another one is about the same environment. The oldest ones are forgotten."""
+def insert(tx: sqlite3.Connection, job: Job, login: str | None = None) -> None:
+    """A new job, with USER:PASSWORD that is kept until it is over. The oldest ones are forgotten.
+
+    Raises Conflict while another one is about the same environment.
+    """
     query = f"SELECT job_id FROM image_jobs WHERE environment = ? AND {UNFINISHED}"
     busy = tx.execute(query, (job.environment,)).fetchone()
     if busy:
@@ -20,7 +23,15 @@ def insert(tx: sqlite3.Connection, job: Job) -> None:
     tx.execute(
         "DELETE FROM image_jobs WHERE job_id NOT IN (SELECT job_id FROM image_jobs ORDER BY 1 DESC LIMIT ?)", (KEPT,)
     )
+    if login:
+        tx.execute("INSERT INTO image_job_logins VALUES(?, ?)", (job.job_id, login))
     save(tx, job)
+
+
+def login_of(tx: sqlite3.Connection, job_id: Snowflake) -> str:
+    """USER:PASSWORD; empty when there is none."""
+    row = tx.execute("SELECT login FROM image_job_logins WHERE job_id = ?", (job_id,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def save(tx: sqlite3.Connection, job: Job) -> None:

@@ -278,4 +278,13 @@ MIGRATIONS = (
         tag INTEGER PRIMARY KEY,
         owner TEXT NOT NULL UNIQUE);
     """,
+    """
+    CREATE TABLE image_job_logins(
+        job_id INTEGER PRIMARY KEY,
+        login TEXT NOT NULL);
+    CREATE TRIGGER image_job_logins_end_with_the_job AFTER INSERT ON image_jobs
+        WHEN new.state IN ('done', 'failed') BEGIN
+        DELETE FROM image_job_logins WHERE job_id = new.job_id;
+    END;
+    """,
 )

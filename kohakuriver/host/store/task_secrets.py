@@ -4,16 +4,18 @@ They stand apart from all that is ever shown; the former go when the task has en
 """
 
 import sqlite3
-from collections.abc import Mapping
 
 from kohakuriver.model import codec
 from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.task import Submission
 
 
-def keep(tx: sqlite3.Connection, task_id: Snowflake, values: Mapping[str, str]) -> None:
-    """Keep them until the task has ended."""
-    if values:
-        tx.execute("INSERT INTO task_secrets VALUES(?, ?)", (task_id, codec.dumps(dict(values))))
+def keep(tx: sqlite3.Connection, task_id: Snowflake, given: Submission) -> None:
+    """Keep the values until the task has ended, and the login until it runs."""
+    if given.secret_env:
+        tx.execute("INSERT INTO task_secrets VALUES(?, ?)", (task_id, codec.dumps(given.secret_env)))
+    if given.registry_login:
+        tx.execute("INSERT INTO task_logins VALUES(?, ?)", (task_id, given.registry_login))
 
 
 def of_task(tx: sqlite3.Connection, task_id: Snowflake) -> dict[str, str]:
@@ -21,12 +23,6 @@ def of_task(tx: sqlite3.Connection, task_id: Snowflake) -> dict[str, str]:
     row = tx.execute("SELECT document FROM task_secrets WHERE task_id = ?", (task_id,)).fetchone()
     found: dict[str, str] = codec.loads(row[0]) if row else {}
     return found
-
-
-def keep_login(tx: sqlite3.Connection, task_id: Snowflake, login: str | None) -> None:
-    """Keep USER:PASSWORD until the task runs."""
-    if login:
-        tx.execute("INSERT INTO task_logins VALUES(?, ?)", (task_id, login))
 
 
 def login_of(tx: sqlite3.Connection, task_id: Snowflake) -> str:

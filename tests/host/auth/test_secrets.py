@@ -96,11 +96,19 @@ def test_a_login_for_a_pull_is_told_to_nobody_and_kept_no_longer_than_the_task_w
                 tasks.move(tx, tasks.get(tx, Snowflake(int(task_id))), tasks.Change(event), 1.0)
             return [*kept, task_secrets.login_of(tx, Snowflake(int(task_id)))]
 
+        assert PLANTED in written(tmp_path)
         assert await house.host.db.write(run) == [f"ada:{PLANTED}", f"ada:{PLANTED}", ""]
+        await house.host.db.scrub()
+        assert PLANTED not in written(tmp_path), "what is deleted is gone from the disk"
 
     with caplog.at_level(logging.DEBUG):
         in_house(tmp_path, work)
     assert PLANTED not in caplog.text
+
+
+def written(folder: Path) -> str:
+    """All bytes that the host's database and the log beside it hold."""
+    return "".join(path.read_bytes().decode("latin-1") for path in (folder / "host").glob("host.db*"))
 
 
 @pytest.mark.parametrize("end", ["kill", "reject"])
