@@ -14,27 +14,26 @@ from kohakuriver.client.streams.mapping import Mapping
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.stream_api import OpenForward
 from kohakuriver.wire.raw import RawSocket
+from kohakuriver.wire.sockets import LOST, Message, Socket
 
 LOOKS, LOOK_SECONDS = 5, 0.005
 
 
-class HeldUp:
+class HeldUp(Socket):
     """The inside of a workload that takes nothing; whoever sends to it is held up, and only he knows by what."""
 
     def __init__(self, met: list[weakref.ref["asyncio.Future[None]"]]) -> None:
+        self.close_code, self.close_reason = LOST, ""
         self._met = met
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, message: Message) -> None:
         never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._met.append(weakref.ref(never))
         await never
 
-    async def receive(self) -> bytes | None:
+    async def receive(self) -> Message | None:
         await asyncio.get_running_loop().create_future()
         return None
-
-    async def close(self) -> None:
-        pass
 
 
 class DoorToNobody(Door):
