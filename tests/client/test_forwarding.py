@@ -14,17 +14,17 @@ from kohakuriver.client.streams.mapping import Mapping
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.stream_api import OpenForward
 from kohakuriver.wire.raw import RawSocket
-from kohakuriver.wire.sockets import LOST, Message, Socket
+from kohakuriver.wire.sockets import LOST, Message
 
 LOOKS, LOOK_SECONDS = 5, 0.005
 
 
-class HeldUp(Socket):
+class HeldUp:
     """The inside of a workload that takes nothing; whoever sends to it is held up, and only he knows by what."""
 
     def __init__(self, met: list[weakref.ref["asyncio.Future[None]"]]) -> None:
         self.close_code, self.close_reason = LOST, ""
-        self._met = met
+        self.carrier, self._met = self, met
 
     async def send(self, message: Message) -> None:
         never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -34,6 +34,12 @@ class HeldUp(Socket):
     async def receive(self) -> Message | None:
         await asyncio.get_running_loop().create_future()
         return None
+
+    async def close(self, code: int, reason: str = "") -> None:
+        pass
+
+    async def hang_up(self) -> None:
+        pass
 
 
 class DoorToNobody(Door):
