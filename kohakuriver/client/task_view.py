@@ -169,7 +169,7 @@ def moment(at: str | None, now: float) -> str:
 def history_lines(screen: Screen, entries: Sequence[HistoryEntry]) -> Iterator[str]:
     columns: list[Column[HistoryEntry]] = [
         Column("WHEN", lambda e: e.at),
-        Column("WHAT", lambda e: str(e.event or "submitted")),
+        Column("WHAT", lambda e: str(e.event or ("asked" if e.detail else "submitted"))),
         Column("STATUS", lambda e: str(e.status), style=lambda e: STYLES[e.status]),
         Column("ATTEMPT", lambda e: str(e.attempt or "-"), right=True, leaves=3),
         Column("NODE", lambda e: e.node or "-", least=5, leaves=2),

@@ -283,7 +283,7 @@ def _start_loops(host: Host) -> None:
     keeper = AccountsKeeper(host.settings, host.auth, host.db, host.clock)
     monitor = RunnerMonitor(host.db, host.registry, host.scheduler, host.clock, {})
     host.loops.start("dispatch", host.dispatch.step, DISPATCH_INTERVAL_SECONDS, host.dispatch.wake)
-    host.loops.start("health", check.step, host.settings.cleanup_check_interval_seconds)
+    host.loops.start("health", check.step, check.period_seconds)
     host.loops.start("runner-monitor", monitor.step, MONITOR_INTERVAL_SECONDS)
     gangs = GangKeeper(host.db, host.clock, host.dispatch.wake)
     host.loops.start("gangs", gangs.step, GANGS_INTERVAL_SECONDS)

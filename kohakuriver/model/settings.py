@@ -83,7 +83,9 @@ class HostSettings:
     heartbeat_timeout_factor: float = setting(
         6.0, "A node silent for so many heartbeats is offline.", bounds=Bounds(least=1, most=1000)
     )
-    cleanup_check_interval_seconds: float = setting(10.0, "Seconds between health checks.", bounds=SECONDS)
+    cleanup_check_interval_seconds: float = setting(
+        10.0, "Seconds between health checks; fewer where a node is offline sooner.", bounds=SECONDS
+    )
     kill_grace_seconds: float = setting(10.0, "Seconds between SIGTERM and SIGKILL.", bounds=Bounds(least=0, most=3600))
     tasks_privileged: bool = setting(False, "Whether any task may ask for `privileged`; POLICY gives it to some only.")
     policy: list[str] = setting(

@@ -176,7 +176,7 @@ class Peer:
         except raw.NotConnected as broken:
             raise NotDelivered(f"{self._base_url}: {broken}") from broken
         except OSError as broken:
-            raise errors.NodeUnreachable(f"{self._base_url}: {broken or 'no answer in time'}") from broken
+            raise errors.NodeUnreachable(f"{self._base_url}: {str(broken) or 'no answer in time'}") from broken
 
     def _prepare(self, route: Route[Q, R] | Channel[Q], request: Q) -> _Prepared:
         path, rest = route.split(codec.encoder(route.takes, compact=True)(request))
@@ -200,9 +200,9 @@ class Peer:
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as broken:
-            raise NotDelivered(f"{self._base_url}: {broken or 'no connection in time'}") from broken
+            raise NotDelivered(f"{self._base_url}: {str(broken) or 'no connection in time'}") from broken
         except (aiohttp.ClientError, TimeoutError) as broken:
-            raise errors.NodeUnreachable(f"{self._base_url}: {broken or 'no answer in time'}") from broken
+            raise errors.NodeUnreachable(f"{self._base_url}: {str(broken) or 'no answer in time'}") from broken
 
     def _understand(self, route: Route[Q, R], body: bytes) -> R:
         try:

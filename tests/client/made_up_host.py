@@ -148,6 +148,7 @@ def _defaults() -> dict[str, Reply]:
         api.TASK_HISTORY.name: lambda request: [
             HistoryEntry(at=one.submitted_at, event=None, status=Status.PENDING, attempt=0, by="ada"),
             HistoryEntry(at=one.submitted_at, event=Event.PLACED, status=Status.ASSIGNING, attempt=1, node="alpha"),
+            HistoryEntry(at=one.submitted_at, event=None, status=Status.RUNNING, attempt=1, detail="asked to kill"),
         ],
         **{
             route.name: lambda request: replace(one, task_id=request.task_id)

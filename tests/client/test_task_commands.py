@@ -136,10 +136,11 @@ def test_reasons_take_a_line_each() -> None:
 
 
 def test_history_tells_every_step(host: MadeUpHost, river: River) -> None:
-    head, first, second = river("task", "history", "5").out.splitlines()
+    head, first, second, third = river("task", "history", "5").out.splitlines()
     assert head.split() == ["WHEN", "WHAT", "STATUS", "ATTEMPT", "NODE", "BY", "DETAIL"]
     assert first.split() == ["2024-05-01T10:00:00.000Z", "submitted", "pending", "-", "-", "ada"]
     assert second.split() == ["2024-05-01T10:00:00.000Z", "placed", "assigning", "1", "alpha", "-"]
+    assert third.split()[1:3] == ["asked", "running"]
 
 
 @pytest.mark.parametrize("verb", ENTRIES)

@@ -260,7 +260,8 @@ def test_a_request_whose_answer_is_missing_may_have_been_done(
     answer: Answer, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call, "DEFAULT_TIMEOUT_SECONDS", 0.3)
-    assert type(outcome(answer, stream and answer is not _half, timeout_seconds=0.3)) is errors.NodeUnreachable
+    found = outcome(answer, stream and answer is not _half, timeout_seconds=0.3)
+    assert type(found) is errors.NodeUnreachable and not str(found).endswith(": "), "it says why"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[::1]:1"])

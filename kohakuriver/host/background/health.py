@@ -28,9 +28,18 @@ class HealthCheck:
     dispatch_wake: Wake
     checked_at: float | None = None
 
+    @property
+    def period_seconds(self) -> float:
+        """Seconds between steps: shorter than a silence that matters, or each step would look like a standstill."""
+        return min(self.settings.cleanup_check_interval_seconds, self._silence_seconds / 3)
+
+    @property
+    def _silence_seconds(self) -> float:
+        return self.settings.heartbeat_timeout_factor * self.settings.heartbeat_interval_seconds
+
     async def step(self) -> None:
         """Mark every silent node and give up on its tasks, until that is done for each."""
-        silence = self.settings.heartbeat_timeout_factor * self.settings.heartbeat_interval_seconds
+        silence = self._silence_seconds
         now = self.clock.monotonic()
         if self.checked_at is not None and now - self.checked_at > silence:
             log.warning("the host itself stood still seconds=%.1f", now - self.checked_at)
