@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kohakuriver.client.parser import Parser
+    from kohakuriver.client.complaints import Parser
 
 
 def run(argv: Sequence[str]) -> int:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from kohakuriver.client.command import Notes, Order
 from kohakuriver.client.commands import with_default_verb
+from kohakuriver.client.complaints import Parser, refuse_strays
 from kohakuriver.client.output import screen_of
-from kohakuriver.client.parser import Parser, build_parser, refuse_strays, with_manual
+from kohakuriver.client.parser import build_parser, with_manual
 from kohakuriver.model.errors import BadRequest, RiverError
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from kohakuriver.client.command import Command
 from kohakuriver.client.commands import NOUNS, Noun
+from kohakuriver.client.complaints import Parser
 from kohakuriver.client.flags import add_options, telling
 from kohakuriver.client.output import terminal_size
 from kohakuriver.model.codec import hints_of
-from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.settings import PROGRAMS, ClientSettings, flag_name
 
 if TYPE_CHECKING:
@@ -25,52 +25,12 @@ MIN_WIDTH, MAX_WIDTH = 40, 100
 GLOBAL = "client_"  # before the names of the options that every command has
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line, raised as BadRequest."""
-
-    text: str = ""  # stands in for the help that would be computed
-
-    def error(self, message: str) -> NoReturn:
-        raise BadRequest(f"{message.removeprefix('argument ')} (see `{self.prog} --help`)")
-
-    def format_help(self) -> str:
-        return self.text or super().format_help()
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise BadRequest(_unknown(self.prog, action, str(value)))
-
-
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """Help as wide as the terminal, found out without the modules that argparse would load for it."""
 
     def __init__(self, prog: str, **options: Any) -> None:
         width = min(MAX_WIDTH, terminal_size(sys.stdout, os.environ)[0] - 2)
         super().__init__(prog, **{"width": max(width, MIN_WIDTH), **options})
-
-
-def refuse_strays(parsed: argparse.Namespace, strays: list[str]) -> None:
-    """Raise BadRequest when words are left that the command does not know."""
-    if strays:
-        leaf: argparse.ArgumentParser = parsed.leaf
-        options = [option for action in leaf._actions for option in action.option_strings]
-        what = "option" if strays[0].startswith("-") else "further word"
-        raise BadRequest(f"{leaf.prog} takes no {what} {strays[0][:40]!r}" + _nearest(strays[0], options, leaf.prog))
-
-
-def _nearest(word: str, known: list[str], prog: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean `{near[0]}`?" if near else f" (see `{prog} --help`)"
-
-
-def _unknown(prog: str, action: argparse.Action, word: str) -> str:
-    known = list(map(str, action.choices or ()))
-    what = f"there is no `{prog} {word[:40]}`"
-    if not isinstance(action, argparse._SubParsersAction):
-        what = f"{'/'.join(action.option_strings) or action.dest}: {word[:40]!r} is not one of {', '.join(known)}"
-    return what + _nearest(word, known, prog)
 
 
 def build_parser(typed: Collection[str] | None = None) -> Parser:

@@ -1,7 +1,6 @@
 """`kohakuriver cleanup`: takes the overlay of this machine out of the kernel and out of Docker; nothing of others."""
 
-import argparse
-
+from kohakuriver.client.complaints import Parser
 from kohakuriver.host.services.overlay.routing import FIREWALL_NAME as HOST_FIREWALL
 from kohakuriver.host.services.overlay.vxlan import MARK as HOST_MARK
 from kohakuriver.model.errors import EngineFailed
@@ -21,7 +20,7 @@ ABOUT = (
 
 def run(arguments: list[str]) -> int:
     """Take it away, and say what it was; raises Unavailable without root, EngineFailed while containers are in it."""
-    parser = argparse.ArgumentParser("kohakuriver cleanup", "kohakuriver cleanup [OPTIONS]", ABOUT, allow_abbrev=False)
+    parser = Parser("kohakuriver cleanup", "kohakuriver cleanup [OPTIONS]", ABOUT, allow_abbrev=False)
     add_flags(parser, "runner")
     settings = load_from("runner", parser.parse_args(arguments[1:])).settings
     assert isinstance(settings, RunnerSettings)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.settings import PROGRAMS, file_key
 from kohakuriver.model.settings_text import example_file, literal, reference_table
@@ -61,7 +62,7 @@ def _rows(loaded: Loaded[object]) -> list[tuple[str, object, str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("kohakuriver config", description=__doc__, allow_abbrev=False)
+    parser = Parser("kohakuriver config", description=__doc__, allow_abbrev=False)
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     shown = whats.add_parser("show", help="every value in force and who set it", allow_abbrev=False)
     shown.add_argument("program", nargs="?", choices=list(PROGRAMS), metavar="host|runner|client")

@@ -1,6 +1,5 @@
 """`kohakuriver demo`: a real two-node cluster on this machine, shown at work with the commands that people type."""
 
-import argparse
 import asyncio
 import shlex
 import time
@@ -10,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.client.session import Session
 from kohakuriver.model import host_api
 from kohakuriver.model.codec import Snowflake
@@ -96,7 +96,7 @@ class Guide:
 
 def run(arguments: list[str]) -> int:
     """Take the tour; 0 when every step showed what it should."""
-    parser = argparse.ArgumentParser("kohakuriver demo", description=__doc__, allow_abbrev=False)
+    parser = Parser("kohakuriver demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--engine", choices=["docker", "process"], help="instead of Docker if there is one")
     asked = parser.parse_args(arguments[1:])
     start_log("ERROR")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.model.settings import ClientSettings
 from kohakuriver.programs.own_command import typed_command
 from kohakuriver.programs.serve import start_log
@@ -74,7 +75,7 @@ def say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("kohakuriver dev", description=__doc__, allow_abbrev=False)
+    parser = Parser("kohakuriver dev", description=__doc__, allow_abbrev=False)
     parser.add_argument("--nodes", type=_number_of_nodes, default=2, metavar="N", help="how many (2)")
     parser.add_argument("--port", type=_port, metavar="P", help="port of the host (8000, or any when that is taken)")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="keep the state there (else it is thrown away)")

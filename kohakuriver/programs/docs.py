@@ -1,17 +1,17 @@
 """`kohakuriver docs`: the pages that travel with the program, readable without a network."""
 
-import argparse
 import pydoc
 import sys
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.model.errors import NotFound
 
 
 def run(arguments: list[str]) -> int:
     """Show a page, through a pager on a terminal; without a name, list them."""
-    parser = argparse.ArgumentParser("kohakuriver docs", description=__doc__, allow_abbrev=False)
+    parser = Parser("kohakuriver docs", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", nargs="?", metavar="NAME", help="a page; without it, the list of pages")
     name = parser.parse_args(arguments[1:]).name
     pages = all_pages()

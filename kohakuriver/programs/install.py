@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.launcher import running_archive
 from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.settings_text import example_file
@@ -33,7 +34,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         "install": "Place program, systemd unit, user, directories and an example configuration.",
         "uninstall": "Take away what `install` placed; configuration and data stay.",
     }
-    parser = argparse.ArgumentParser(f"kohakuriver {verb}", description=about[verb], allow_abbrev=False)
+    parser = Parser(f"kohakuriver {verb}", description=about[verb], allow_abbrev=False)
     parser.add_argument("program", choices=["host", "runner"])
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--root", default="/", metavar="DIR", help="a system below another directory (an image)")

@@ -1,10 +1,10 @@
 """`kohakuriver host` and `kohakuriver runner`: read the settings, then serve until told to stop."""
 
-import argparse
 import asyncio
 import logging
 import os
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.model.settings import HostSettings, RunnerSettings
 from kohakuriver.programs import joining
 from kohakuriver.programs.setting_flags import add_flags, load_from
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
     if arguments[1:2] == ["join"] and program == "runner":
         return joining.join(arguments[2:])
     name = f"kohakuriver {program}"
-    parser = argparse.ArgumentParser(name, f"{name} [OPTIONS]", ABOUT[program], allow_abbrev=False)
+    parser = Parser(name, f"{name} [OPTIONS]", ABOUT[program], allow_abbrev=False)
     add_flags(parser, program)
     settings = load_from(program, parser.parse_args(arguments[1:])).settings
     if isinstance(settings, HostSettings):

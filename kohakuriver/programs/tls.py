@@ -1,10 +1,10 @@
 """`kohakuriver host tls`: makes the host's certificate from a CA of its own, and tells by what it is known."""
 
-import argparse
 import platform
 import sys
 from pathlib import Path
 
+from kohakuriver.client.complaints import Parser
 from kohakuriver.host.console import identity_of
 from kohakuriver.model.errors import Conflict, NotFound
 from kohakuriver.model.settings import HostSettings
@@ -18,7 +18,7 @@ ANY_ADDRESS = ("", "0.0.0.0", "::")
 
 def run(arguments: list[str]) -> int:
     """Make the certificate anew (`init`), or only tell the fingerprint (`show`)."""
-    parser = argparse.ArgumentParser("kohakuriver host tls", description=__doc__, allow_abbrev=False)
+    parser = Parser("kohakuriver host tls", description=__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=["init", "show"], help="init keeps the CA if there is one, and renews the rest")
     parser.add_argument("--name", action="append", default=[], metavar="NAME", help="a name or address of this host")
     add_flags(parser, "host")

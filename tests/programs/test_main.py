@@ -1,11 +1,13 @@
 """The entry: it chooses the program, loads only that, and turns errors into exit codes."""
 
+import json
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +58,22 @@ def test_the_version_is_one_line(word: str) -> None:
     ended = kohakuriver(word)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"kohakuriver {__version__} (Python 3.") and ended.stdout.count("\n") == 1
+
+
+def test_the_version_is_json_for_programs() -> None:
+    ended = kohakuriver("version", "--json")
+    assert ended.returncode == 0 and json.loads(ended.stdout)["version"] == __version__
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["host --foo", "host join-token --uses 0", "host tls foo", "runner extra", "runner join", "dev --nodes x", "config",
+     "demo --engine podman", "docs a b", "install", "uninstall --bogus host", "cleanup --foo", "version x"],
+)  # fmt: skip
+def test_a_wrong_word_costs_one_line_that_says_where_help_is(words: str) -> None:
+    program = entry.PROGRAMS[words.split()[0]]
+    with pytest.raises(errors.BadRequest, match=r"\(see `kohakuriver .+ --help`\)$"):
+        import_module(f"kohakuriver.programs.{program}").run(words.split())
 
 
 def test_the_exit_code_of_the_program_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
