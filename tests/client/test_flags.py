@@ -16,12 +16,7 @@ from kohakuriver.model.settings import ClientSettings, HostSettings, flag_name
 from kohakuriver.model.task import SubmitTask
 
 COMMANDS = {f"{noun.word} {command.verb}".strip(): command for noun in NOUNS for command in noun.commands()}
-NOT_FOR_PEOPLE = {
-    "healthz",
-    "metrics",
-    "openapi",
-    "tls.ca",
-}  # for probes, for Prometheus, for programs that read the table
+NOT_FOR_PEOPLE = {"metrics", "openapi", "tls.ca"}  # for Prometheus, for programs that read the table
 # Only a browser needs a ticket; a command tells tasks one by one, and one that is refused does not stop the others.
 NOT_BY_HAND = {auth_api.TICKET.name, "task.approve-many", "task.reject-many"}
 TYPED_AS_WORDS = {"task submit": {"command", "arguments"}}
