@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import sys
 from contextlib import suppress
 from typing import TypeVar
@@ -38,10 +39,11 @@ async def open_channel(session: Session, channel: Channel[Q], request: Q, protoc
 async def carry_standard_streams(socket: RawSocket) -> None:
     """Standard input goes in, what comes out goes to standard output; raises the error that the socket ended with."""
     loop = asyncio.get_running_loop()
-    _, given = await loop.connect_read_pipe(Line, sys.stdin.buffer)
-    _, wanted = await loop.connect_write_pipe(Line, sys.stdout.buffer)
+    _, given = await loop.connect_read_pipe(Line, os.fdopen(os.dup(sys.stdin.fileno()), "rb", 0))
+    _, wanted = await loop.connect_write_pipe(Line, os.fdopen(os.dup(sys.stdout.fileno()), "wb", 0))
     with suppress(OSError):
         fcntl.fcntl(sys.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     ended_well = await relay(socket, PlainSocket(given, wanted))
-    if not ended_well and (error := error_in(socket.close_code, socket.close_reason)):
+    error = error_in(socket.close_code, socket.close_reason)
+    if not ended_well and socket.line.was_left and error is not None:  # else nobody listens here any more
         raise error

@@ -68,6 +68,11 @@ class SshTo:
     """An SSH server in a workload: its own if it has one, else the host's, which stands for it."""
 
     task_id: Snowflake = declare("The workload.")
+    shown_as: str = declare(
+        "What else the caller calls it: a server that stands for it proves that, too.",
+        default="",
+        bounds=Bounds(length=255, pattern=r"[A-Za-z0-9._-]*"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ class Line(asyncio.BufferedProtocol):
         self.has_ended = False  # nothing more will come
         self.ended_well = False  # because the other side said so
         self.is_lost = False  # closed by either side, for whatever reason
+        self.was_left = False  # by the other side, and not by us
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -79,7 +80,7 @@ class Line(asyncio.BufferedProtocol):
         self._take(memoryview(bytearray(HEAD_BYTES) + data))
 
     def eof_received(self) -> bool:
-        self.has_ended = self.ended_well = True
+        self.has_ended = self.ended_well = self.was_left = True
         self._news.set()
         return self.transport.get_extra_info("sslcontext") is None  # of TLS nobody can end one direction
 
@@ -95,6 +96,7 @@ class Line(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.has_ended = self.is_lost = True
+        self.was_left |= exc is not None
         if self._next_look is not None:
             self._next_look.cancel()
         self._news.set()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kohakuriver.client import ssh_files
 from kohakuriver.client.commands import with_default_verb
+from kohakuriver.model.settings import ClientSettings
 from tests.client.conftest import River
 from tests.client.real_host import RealHost, real_host
 
@@ -38,17 +40,53 @@ def test_the_configuration_is_written_once_and_leaves_the_rest_alone(lab: RealHo
     first = own.read_text()
     assert river("ssh", "config", "--write").code == 0
     assert own.read_text() == first and first.endswith("Host mine\n    Port 99\n")
-    for file in (own, home / ".kohakuriver/ssh/config", home / ".kohakuriver/ssh/known_hosts"):
+    [pinned] = (home / ".kohakuriver/ssh").glob("127-0-0-1-*/known_hosts")
+    for file in (own, home / ".kohakuriver/ssh/config", pinned):
         assert file.stat().st_mode & 0o777 == 0o600, file
-    assert "@cert-authority *.kohakuriver ssh-ed25519 " in (home / ".kohakuriver/ssh/known_hosts").read_text()
-    told = subprocess.run(
-        ["ssh", "-F", own, "-G", "lab.kohakuriver"], capture_output=True, text=True, check=True
-    ).stdout
-    lines = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
+    assert "@cert-authority *.kohakuriver ssh-ed25519 " in pinned.read_text()
+    lines = understood(own, "lab.kohakuriver")
     assert lines["user"] == "root" and lines["stricthostkeychecking"] == "accept-new"
     assert lines["proxycommand"].endswith("ssh proxy %n") and str(home) in lines["userknownhostsfile"]
-    other = subprocess.run(["ssh", "-F", own, "-G", "mine"], capture_output=True, text=True, check=True).stdout
-    assert "port 99" in other and "proxycommand" not in other
+    other = understood(own, "mine")
+    assert other["port"] == "99" and "proxycommand" not in other
+
+
+def understood(config: Path, name: str) -> dict[str, str]:
+    """What stock ssh makes of a name."""
+    told = subprocess.run(["ssh", "-F", config, "-G", name], capture_output=True, text=True, check=True).stdout
+    return dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
+
+
+def test_several_clusters_stand_side_by_side(lab: RealHost, river: River, home: Path) -> None:
+    for cluster in ("north", "south"):
+        assert river("--cluster", cluster, "auth", "login", "--host", "127.0.0.1", "--port", str(lab.port)).code == 0
+        assert river("--cluster", cluster, "ssh", "config", "--write").code == 0
+    found = {}
+    for name, cluster in (("lab.north", "north"), ("lab.south", "south"), ("lab", "south")):
+        lines = found[name] = understood(home / ".ssh/config", f"{name}.kohakuriver")
+        assert lines["proxycommand"].endswith(f"--cluster {cluster} ssh proxy %n"), lines
+        assert all(f"/ssh/{cluster}/" in file for file in lines["userknownhostsfile"].split())
+    assert (home / ".ssh/config").read_text().count("Include") == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "word", "label", "workload"),
+    [
+        ("north", "lab.north.kohakuriver", "north", "lab"),
+        ("north", "lab.south.kohakuriver", "north", "lab.south"),
+        ("north", "lab.kohakuriver", "north", "lab"),
+        ("north", "lab.north", "north", "lab.north"),
+        ("head:8000", "7.head-8000-037758.kohakuriver", "head-8000-037758", "7"),
+    ],
+)
+def test_a_name_of_a_workload_may_hold_the_cluster(cluster: str, word: str, label: str, workload: str) -> None:
+    assert ssh_files.label_of(ClientSettings(cluster=cluster)) == label
+    assert ssh_files.workload_in(word, label) == workload
+
+
+def test_no_two_clusters_share_a_label() -> None:
+    names = ["head", "Head", "head:8000", "head-8000", "head_8000", "[head]", "[::1]", "[::1]:1", "a.b", "a-b"]
+    assert len({ssh_files.label_of(ClientSettings(cluster=name)) for name in names}) == len(names)
 
 
 def test_checking_is_never_turned_off(lab: RealHost, river: River) -> None:

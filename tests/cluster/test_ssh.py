@@ -185,7 +185,10 @@ def test_the_client_is_in_a_workload_without_a_key(tmp_path: Path, docker_daemon
         config = ("-F", str(home / ".ssh/config"))  # ssh looks for the real home's
         (tmp_path / "up").write_bytes(RAW)
         assert (await run("scp", *config, str(tmp_path / "up"), f"{task}.kohakuriver:up")).code == 0
-        assert (await run("ssh", *config, f"{task}.kohakuriver", "cat up")).out == RAW
+        [ours] = (home / ".kohakuriver/ssh").glob("*/config")
+        for name in (f"{task}.kohakuriver", f"{task}.{ours.parent.name}.kohakuriver"):
+            done = await run("ssh", *config, name, "cat up")
+            assert (done.out, done.err) == (RAW, "")
 
     with_door(tmp_path, docker_daemon, work)
 

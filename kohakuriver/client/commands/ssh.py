@@ -38,18 +38,19 @@ def config(order: Order) -> int:
 
     where, told = order.session.settings, order.session.call(api.SSH_PORT, Nothing())
     known = contexts.read().clusters.get(where.cluster)
-    text = ssh_files.config(where, told, known.user if known else "")
-    at = ssh_files.files()
+    user = known.user if known else ""
     if not order.has("write"):
-        order.answer({"config": text}, lambda: order.screen.lines(text.splitlines()))
+        parts = ssh_files.config(where, told, user), ssh_files.main_config(where, told, user)
+        order.answer(
+            {"config": parts[1], "cluster": parts[0]}, lambda: order.screen.lines("\n".join(parts).split("\n"))
+        )
         return 0
-    ssh_files.write(at.pinned, ssh_files.known_hosts(where.host, told))
-    ssh_files.write(at.config, text)
-    is_news = ssh_files.include(at.config)
+    is_news = ssh_files.install(where, told, user)
     how = "includes it now" if is_news else "includes it already"
+    names = f"ssh WORKLOAD{SUFFIX}, or WORKLOAD.{ssh_files.label_of(where)}{SUFFIX} whichever cluster is written last"
     order.answer(
-        {"config": at.config, "known_hosts": at.pinned},
-        lambda: order.screen.line(f"{at.config} is written, {ssh_files.OWN_FILE} {how}: ssh WORKLOAD{SUFFIX}"),
+        {"config": os.path.join(ssh_files.folder(), "config"), "label": ssh_files.label_of(where)},
+        lambda: order.screen.line(f"{ssh_files.FOLDER}/config is written, {ssh_files.OWN_FILE} {how}: {names}"),
     )
     return 0
 
@@ -60,9 +61,7 @@ def connect(order: Order) -> int:
 
     login, at, word = order.parsed.workload.rpartition("@")
     task_id = _id_of(order, word)
-    at_host = ssh_files.files()
-    told = order.session.call(api.SSH_PORT, Nothing())
-    ssh_files.write(at_host.pinned, ssh_files.known_hosts(order.session.settings.host, told))
+    ssh_files.pin(order.session.settings, order.session.call(api.SSH_PORT, Nothing()))
     words = ["ssh", "-l", login if at else "root"]
     for name, value in ssh_files.options(order.session.settings, str(task_id)).items():
         words += ["-o", f"{name}={value}"]
@@ -85,11 +84,14 @@ def proxy(order: Order) -> int:
     import asyncio
 
     from kohakuriver.client.channel import carry_standard_streams, open_channel
+    from kohakuriver.client.ssh_files import label_of, workload_in
 
-    task_id = _id_of(order, order.parsed.workload.removesuffix(SUFFIX))
+    word = order.parsed.workload
+    task_id = _id_of(order, workload_in(word, label_of(order.session.settings)))
+    wanted = api.SshTo(task_id=task_id, shown_as=word if word.endswith(SUFFIX) else "")
 
     async def run() -> None:
-        await carry_standard_streams(await open_channel(order.session, api.SSH_TO, api.SshTo(task_id=task_id)))
+        await carry_standard_streams(await open_channel(order.session, api.SSH_TO, wanted))
 
     order.session.close()
     asyncio.run(run())

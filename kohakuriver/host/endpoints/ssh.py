@@ -83,7 +83,7 @@ async def ssh_port(host: Host, caller: Caller, asked: Nothing) -> api.SshPort:
 
 async def to_workload(host: Host, caller: Caller, asked: api.SshTo, socket: Socket) -> None:
     proxy = await host.ssh.ready()
-    far = await proxy.reach(Visit(caller), str(asked.task_id))
+    far = await proxy.reach(Visit(caller, shown_as=asked.shown_as), str(asked.task_id))
     await socket.open()
     await relay(socket, far.socket)
 

@@ -80,7 +80,8 @@ class SshProxy:
             return self.guest(replace(visit, workload=workload, login=login))
 
         server = WorkloadServer(guest, self.spawn)
-        shown = [(self.keys.ed25519, self.keys.certificate(workload.names))]
+        names = (*workload.names, *filter(None, [visit.shown_as]))  # all speak of the one key: no name is another's
+        shown = [(self.keys.ed25519, self.keys.certificate(names))]
         options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: server, server_host_keys=shown, **self._options()
         )

@@ -43,11 +43,12 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A person, and if he named one the workload and whom he wants to be in it."""
+    """A person, and if he named one the workload and whom he wants to be in it; what he himself calls it."""
 
     caller: Caller
     workload: Workload | None = None
     login: str = ""
+    shown_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
