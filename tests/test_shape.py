@@ -186,6 +186,11 @@ def test_modules_that_touch_the_world_stay_at_home() -> None:
         hold(strays(file, file.calls, CALLS))
 
 
+def test_nothing_is_served_but_what_stands_in_a_table() -> None:
+    served = {file.place for file in SOURCE_FILES for _, name in file.attributes if name in ("router", "add_routes")}
+    assert served == {"wire/serve.py"}
+
+
 def test_the_vocabulary_is_standard_library_without_io() -> None:
     for file in SOURCE_FILES:
         if not file.place.startswith("model/"):

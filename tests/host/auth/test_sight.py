@@ -4,12 +4,12 @@ import statistics
 import time
 from pathlib import Path
 
-import pytest
-
-from kohakuriver.model.access import Role
+from kohakuriver.model.access import Ownership, Role
 from tests.host.auth.house import House, in_house
+from tests.host.auth.test_walk import ENTRIES, request_of, things_in, upgrade_for
 
 NEVER = "4611686018427387904"
+VARYING = ("Date", "Content-Length")
 
 
 def test_lists_hold_what_one_may_see(tmp_path: Path) -> None:
@@ -30,29 +30,31 @@ def test_lists_hold_what_one_may_see(tmp_path: Path) -> None:
     in_house(tmp_path, work)
 
 
-ENTRIES = [
-    ("GET", ""),
-    ("GET", "/history"),
-    ("GET", "/stdout"),
-    ("GET", "/stderr"),
-    ("POST", "/kill"),
-    ("POST", "/pause"),
-    ("POST", "/resume"),
-]
+NAMED_BY = {
+    Ownership.TASK_READ: "task_id",
+    Ownership.TASK_CONTROL: "task_id",
+    Ownership.WORKLOAD_USE: "task_id",
+    Ownership.TOKEN: "token_id",
+    Ownership.SESSION: "session_id",
+    Ownership.KEY: "key_id",
+}
 
 
-@pytest.mark.parametrize(("method", "tail"), ENTRIES)
-def test_anothers_task_is_told_in_the_words_for_one_that_is_not_there(tmp_path: Path, method: str, tail: str) -> None:
+def test_what_is_anothers_is_told_in_the_words_for_what_is_not_there(tmp_path: Path) -> None:
     async def work(house: House) -> None:
-        bob, eve = await house.person("bob", Role.USER), await house.person("eve", Role.USER)
-        hers = await house.task(eve)
-        for _ in range(2):  # the second time nothing may have been remembered, either
-            there = await house.ask(method, f"/api/tasks/{hers}{tail}", bob)
-            not_there = await house.ask(method, f"/api/tasks/{NEVER}{tail}", bob)
-            assert there.status == not_there.status == 404
-            assert str(there.body).replace(hers, "ID") == str(not_there.body).replace(NEVER, "ID")
-            assert {k for k in there.headers if k != "Date"} == {k for k in not_there.headers if k != "Date"}
-            await house.ask(method, f"/api/tasks/{hers}{tail}", eve)  # its owner looks meanwhile
+        bob, hers = await house.person("bob", Role.USER), await things_in(house, "eve")
+        for entry in (each for each in ENTRIES if each.owns in NAMED_BY and each.needs <= Role.USER):
+            members, field = hers.members(entry), NAMED_BY[entry.owns]
+            for _ in range(2):  # the second time nothing may have been remembered, either
+                said = []
+                for number in (str(members[field]), NEVER):
+                    path, body = request_of(entry, {**members, field: number})
+                    told = await house.ask(entry.method, path, {**bob.headers, **upgrade_for(entry)}, body)
+                    headers = {name: value for name, value in told.headers.items() if name not in VARYING}
+                    said.append((told.status, str(told.body).replace(number, "ID"), headers))
+                assert said[0] == said[1] and said[0][0] == 404, (entry.name, said)
+                looked = f"/api/tasks/{hers.task_id}"  # its owner looks meanwhile
+                assert (await house.ask("GET", looked, hers.owner)).status == 200
 
     in_house(tmp_path, work)
 
@@ -68,23 +70,12 @@ def test_and_in_the_same_time(tmp_path: Path) -> None:
             return time.perf_counter() - began
 
         await house.get(f"/api/tasks/{hers}", eve)
-        spans = [(await seconds(hers), await seconds(NEVER)) for _ in range(200)]
-        there, not_there = (statistics.median(column) for column in zip(*spans, strict=True))
-        assert 0.8 < there / not_there < 1.25
-
-    in_house(tmp_path, work)
-
-
-@pytest.mark.parametrize("what", ["tokens", "sessions"])
-def test_anothers_login_is_told_as_one_that_is_not_there(tmp_path: Path, what: str) -> None:
-    async def work(house: House) -> None:
-        bob, eve = await house.person("bob", Role.USER), await house.person("eve", Role.USER)
-        number = str(eve.token_id)
-        if what == "sessions":
-            number = (await house.in_browser(eve)).headers["Cookie"].split("_")[2]
-        found = [await house.ask("DELETE", f"/api/auth/{what}/{n}", bob) for n in (number, NEVER)]
-        assert {said.status for said in found} == {404}
-        assert str(found[0].body).replace(number, "ID") == str(found[1].body).replace(NEVER, "ID")
+        ratios = []
+        for _ in range(5):  # what gives it away does so each time; a busy machine does not
+            spans = [(await seconds(hers), await seconds(NEVER)) for _ in range(60)]
+            there, not_there = (statistics.median(column) for column in zip(*spans, strict=True))
+            ratios.append(there / not_there)
+        assert any(0.8 < ratio < 1.25 for ratio in ratios), ratios
 
     in_house(tmp_path, work)
 
