@@ -175,6 +175,25 @@ def test_what_runs_comes_back_after_its_container_died_and_what_is_stopped_does_
 
 
 @on_docker
+def test_the_files_of_what_could_not_be_restarted_are_still_reached(make: Make, cluster: Rig, client: Client) -> None:
+    source = cluster.marks.directory / "goes-away"
+    source.mkdir()
+    box = make(target="alpha", additional_mounts=[f"{source}:/mnt"])
+    box.becomes("running")
+    box.inside("echo kept > /root/notes")
+    box.order("stop")
+    box.becomes("stopped")
+    source.rmdir()
+    box.order("restart")
+    assert "goes-away" in box.becomes("stopped", after=1)["error_message"]
+    assert client("fs", "cat", f"{box.id}:/root/notes").stdout == b"kept\n"
+    source.mkdir()
+    box.order("restart")
+    box.becomes("running", after=2)
+    assert box.inside("cat /root/notes") == "kept\n"
+
+
+@on_docker
 def test_a_database_that_is_restored_from_an_old_copy_costs_no_workspace_its_files(
     make: Make, cluster: Rig, client: Client, tmp_path: Path
 ) -> None:

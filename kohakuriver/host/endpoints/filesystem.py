@@ -15,6 +15,7 @@ from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import Conflict, NodeUnreachable, NotFound
 from kohakuriver.model.route import ByteStream, Route
+from kohakuriver.model.vps import Vps
 from kohakuriver.wire.call import DEFAULT_TIMEOUT_SECONDS, Peer, chunks_of
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Handler, Streamed, on, on_stream
@@ -29,17 +30,20 @@ PATIENCE_SECONDS = 600.0  # a large tree takes a while to go
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The runner that has a workload, and which attempt it is."""
+    """The runner that has a workload, and which attempt it is; None: the one of a VPS that has its files."""
 
     peer: Peer
-    attempt: int
+    attempt: int | None
 
 
 async def place_of(host: Host, asked: f.Inside) -> Place:
     """Where a workload is; raises NotFound, Conflict before it has a node, NodeUnreachable."""
     task = await host.db.read(lambda tx: tasks.get(tx, asked.task_id))
-    attempt = asked.attempt or task.attempt
-    hostname = await host.db.read(lambda tx: tasks.node_of_attempt(tx, task.task_id, attempt)) if attempt else None
+    attempt: int | None = asked.attempt or task.attempt
+    if isinstance(task, Vps) and asked.attempt is None:
+        hostname, attempt = task.home, None
+    else:
+        hostname = await host.db.read(lambda tx: tasks.node_of_attempt(tx, task.task_id, attempt)) if attempt else None
     if hostname is None:
         if asked.attempt:
             raise NotFound(f"task {task.task_id} has no attempt {attempt}")

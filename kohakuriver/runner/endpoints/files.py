@@ -9,7 +9,7 @@ from kohakuriver.model import codec, stream_api
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import NotFound, RiverError
+from kohakuriver.model.errors import RiverError
 from kohakuriver.model.files_api import at_runner
 from kohakuriver.runner.state import Runner
 from kohakuriver.system.engine import WorkloadKey
@@ -27,15 +27,18 @@ CHANGES_AT_ONCE = 1000  # in one message
 @asynccontextmanager
 async def opened(runner: Runner, asked: f.Inside, writable: bool = False) -> AsyncIterator[Root]:
     """The root of a workload for the block; raises NotFound when its container is not there (any more)."""
-    held = runner.workloads.find(asked.task_id, asked.attempt)
-    attempt = held.key.attempt if held is not None else asked.attempt
-    if attempt is None:
-        raise NotFound(f"{runner.hostname} has no container of task {asked.task_id}")
-    root = await runner.bench.engine.open_root(WorkloadKey(asked.task_id, attempt), writable)
+    root = await runner.bench.engine.open_root(await _key_of(runner, asked), writable)
     try:
         yield root
     finally:
         runner.files.begin(root.close)  # not waited for, so that what was opened in it is handed over in any case
+
+
+async def _key_of(runner: Runner, asked: f.Inside) -> WorkloadKey:
+    """The attempt that is named, else the one that has the files of a VPS: a later one may only have been tried."""
+    if asked.attempt is not None:
+        return WorkloadKey(asked.task_id, asked.attempt)
+    return await runner.bench.snapshots.latest_container(asked.task_id)
 
 
 async def list_files(runner: Runner, caller: Caller, asked: f.ListFiles) -> f.FilePage:
