@@ -10,6 +10,7 @@ from kohakuriver.model import docker_api
 from kohakuriver.model import host_api as api
 from kohakuriver.model.errors import BadRequest, RiverError
 from kohakuriver.model.fields import HOSTNAME
+from kohakuriver.model.listing import ListAll, ListMine
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.settings import ClientSettings
 
@@ -48,7 +49,7 @@ def candidates(words: Sequence[str], settings: ClientSettings) -> list[str]:
     session = Session(settings, PATIENCE_SECONDS)
     try:
         if words[:1] == ["task"]:
-            tasks = session.call(api.TASK_LIST, api.ListTasks(limit=NEWEST))
+            tasks = session.call(api.TASK_LIST, ListAll(limit=NEWEST))
             return [str(task.task_id) for task in tasks]
         if words[:1] in (["vps"], ["workload"]):
             return _vps_names(session) + (candidates(["task"], settings) if words == ["workload"] else [])
@@ -66,9 +67,9 @@ def candidates(words: Sequence[str], settings: ClientSettings) -> list[str]:
 
 
 def _vps_names(session: Session) -> list[str]:
-    from kohakuriver.model.vps_api import VPS_MY, ListMyVps
+    from kohakuriver.model.vps_api import VPS_MY
 
-    found = session.call(VPS_MY, ListMyVps(limit=NEWEST))
+    found = session.call(VPS_MY, ListMine(limit=NEWEST))
     return [vps.name or str(vps.task_id) for vps in found]
 
 

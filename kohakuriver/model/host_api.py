@@ -8,7 +8,7 @@ from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import JsonObject, Snowflake
 from kohakuriver.model.fields import Bounds, declare
-from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.listing import ListAll, ListMine
 from kohakuriver.model.node import Node, Sample
 from kohakuriver.model.report import NAME, Acknowledged, Changed, Heartbeat, Register, Registered, State
 from kohakuriver.model.route import MEGABYTE, ByteStream, Channel, PlainText, Route, table_of
@@ -30,26 +30,6 @@ class Submitted:
 
     task_ids: list[Snowflake]
     batch_id: Snowflake
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListTasks:
-    """Which tasks, newest first; `before` is the last id of the page before."""
-
-    status: Status | None = declare("Only in this status.", default=None)
-    node: str | None = declare("Only on this node.", default=None, bounds=NAME)
-    owner: str | None = declare("Only of this person.", default=None, bounds=Bounds(length=64))
-    before: Snowflake | None = declare("Only older than this id.", default=None)
-    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListMyTasks:
-    """Which of the caller's tasks, newest first."""
-
-    status: Status | None = declare("Only in this status.", default=None)
-    before: Snowflake | None = declare("Only older than this id.", default=None)
-    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +120,10 @@ class Health:
 R, O = Role, Ownership
 T = "/api/tasks"
 TASK_SUBMIT = Route("task.submit", "POST", T, SubmitTask, Submitted, R.USER, "Queue a command.", success=202)
-TASK_LIST = Route("task.list", "GET", T, ListTasks, list[Task], R.VIEWER, "Tasks, newest first.")
-TASK_MY = Route("task.my", "GET", T + "/my", ListMyTasks, list[Task], R.VIEWER, "The caller's tasks, newest first.")
+TASK_LIST = Route("task.list", "GET", T, ListAll, list[Task], R.VIEWER, "Tasks, newest first.")
+TASK_MY = Route("task.my", "GET", T + "/my", ListMine, list[Task], R.VIEWER, "The caller's tasks, newest first.")
 TASK_WAITING = Route(
-    "task.pending", "GET", T + "/pending-approval", ListMyTasks, list[Task], R.OPERATOR, "Tasks that wait for a yes."
+    "task.pending", "GET", T + "/pending-approval", ListMine, list[Task], R.OPERATOR, "Tasks that wait for a yes."
 )
 TASK_SHOW = Route("task.status", "GET", T + "/{task_id}", TaskId, Task, R.VIEWER, "One task.", O.TASK_READ)
 TASK_HISTORY = Route(

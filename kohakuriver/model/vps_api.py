@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from kohakuriver.model.access import USER_NAME, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import VPS_NAME, Bounds, declare
-from kohakuriver.model.lifecycle import Status
-from kohakuriver.model.report import NAME
+from kohakuriver.model.listing import ListAll, ListMine
 from kohakuriver.model.route import Route, table_of
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.vps import (
@@ -31,26 +30,6 @@ class NewVps:
 
     vps: Vps
     private_key: str | None = declare("The private half of a generated key.", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListVps:
-    """Which VPS, newest first; `before` is the last id of the page before."""
-
-    status: Status | None = declare("Only in this status.", default=None)
-    node: str | None = declare("Only on this node.", default=None, bounds=NAME)
-    owner: str | None = declare("Only of this person.", default=None, bounds=Bounds(length=64))
-    before: Snowflake | None = declare("Only older than this id.", default=None)
-    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListMyVps:
-    """Which of the VPS that the caller owns or may use, newest first."""
-
-    status: Status | None = declare("Only in this status.", default=None)
-    before: Snowflake | None = declare("Only older than this id.", default=None)
-    limit: int = declare("At most so many.", default=50, bounds=Bounds(least=1, most=1000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +79,8 @@ R, O = Role, Ownership
 V = "/api/vps"
 ONE = V + "/{task_id}"
 VPS_CREATE = Route("vps.create", "POST", V, SubmitVps, NewVps, R.OPERATOR, "Make a VPS.", success=202)
-VPS_LIST = Route("vps.list", "GET", V, ListVps, list[Vps], R.VIEWER, "VPS, newest first.")
-VPS_MY = Route("vps.my", "GET", V + "/my", ListMyVps, list[Vps], R.VIEWER, "VPS the caller owns or may use.")
+VPS_LIST = Route("vps.list", "GET", V, ListAll, list[Vps], R.VIEWER, "VPS, newest first.")
+VPS_MY = Route("vps.my", "GET", V + "/my", ListMine, list[Vps], R.VIEWER, "VPS the caller owns or may use.")
 VPS_FIND = Route("vps.find", "GET", V + "/find", FindVps, VpsId, R.VIEWER, "The id of a VPS by its name.")
 VPS_SHOW = Route("vps.status", "GET", ONE, VpsId, Vps, R.VIEWER, "One VPS.", O.TASK_READ)
 VPS_STOP = Route("vps.stop", "POST", ONE + "/stop", VpsId, Vps, R.USER, "End it, and keep it.", O.TASK_CONTROL)

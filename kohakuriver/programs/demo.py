@@ -15,6 +15,7 @@ from kohakuriver.model import host_api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import RiverError
 from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.listing import ListAll
 from kohakuriver.model.route import Route
 from kohakuriver.model.runner_api import Nothing
 from kohakuriver.model.settings import ClientSettings
@@ -186,7 +187,7 @@ async def the_totals(guide: Guide, cluster: "DevCluster") -> None:
     guide.tell("7. What the cluster did, in one look.")
     await guide.show("node", "summary")
     await guide.show("task", "list")
-    tasks = await guide.ask(host_api.TASK_LIST, host_api.ListTasks())
+    tasks = await guide.ask(host_api.TASK_LIST, ListAll())
     ends = Counter(task.status for task in tasks)
     wanted = {Status.COMPLETED: 3, Status.FAILED: 1, Status.KILLED: 3}
     guide.must(ends == wanted, "three completed, one failed and three were killed")

@@ -12,6 +12,7 @@ from kohakuriver.model import errors
 from kohakuriver.model import host_api as api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.listing import ListAll
 from kohakuriver.model.runner_api import Nothing, ReadOutput
 from kohakuriver.model.settings import ClientSettings
 from kohakuriver.model.task import SubmitTask
@@ -34,7 +35,7 @@ def test_an_answer_is_typed(session: Session, host: MadeUpHost) -> None:
 
 
 def test_a_request_arrives_as_it_was_made(session: Session, host: MadeUpHost) -> None:
-    listed = api.ListTasks(status=Status.RUNNING, owner="a b&c=d+é", before=Snowflake(5), limit=7)
+    listed = ListAll(status=Status.RUNNING, owner="a b&c=d+é", before=Snowflake(5), limit=7)
     session.call(api.TASK_LIST, listed)
     submitted = SubmitTask(command="sh", arguments=["-c", "echo '$1' \"\n\t\\ é"], targets=["a:1::0,1"])
     session.call(api.TASK_SUBMIT, submitted)

@@ -11,6 +11,7 @@ from kohakuriver.client.task_view import reasons, status_word, task_detail, wish
 from kohakuriver.model import host_api as api
 from kohakuriver.model.codec import encode
 from kohakuriver.model.lifecycle import Desired, Status
+from kohakuriver.model.listing import ListAll, ListMine
 from kohakuriver.model.task import Task
 from tests.client.conftest import River
 from tests.client.made_up_host import FIRST, MadeUpHost, task
@@ -44,13 +45,13 @@ def test_filters_reach_the_host(host: MadeUpHost, river: River) -> None:
     river("task", "my", "-s", "failed")
     river("task", "pending", "--limit", "3")
     assert [request for _, request in host.asked] == [
-        api.ListTasks(status=Status.RUNNING, node="alpha", owner="ada", before=9, limit=7),  # type: ignore[arg-type]
-        api.ListMyTasks(status=Status.FAILED),
-        api.ListMyTasks(limit=3),
+        ListAll(status=Status.RUNNING, node="alpha", owner="ada", before=9, limit=7),  # type: ignore[arg-type]
+        ListMine(status=Status.FAILED),
+        ListMine(limit=3),
     ]
 
 
-def paged(request: api.ListTasks) -> list[Task]:
+def paged(request: ListAll) -> list[Task]:
     """1,200 tasks, newest first."""
     newest = min(request.before or FIRST + 1200, FIRST + 1200)
     count = min(request.limit, newest - FIRST)

@@ -7,6 +7,7 @@ import pytest
 from kohakuriver.model import errors
 from kohakuriver.model import host_api as api
 from kohakuriver.model.lifecycle import Status
+from kohakuriver.model.listing import ListAll
 from tests.client.conftest import River
 from tests.client.made_up_host import FIRST, RUNNING, MadeUpHost, task
 
@@ -35,4 +36,4 @@ def test_what_is_no_id_is_refused(river: River, word: str) -> None:
 def test_filters_reach_the_host(host: MadeUpHost, river: River) -> None:
     host.in_turn(api.TASK_LIST, errors.NotAllowed("no"))
     assert river("task", "watch", "-s", "running", "-n", "alpha", "-l", "7").code == 4
-    assert host.requests(api.TASK_LIST) == [api.ListTasks(status=Status.RUNNING, node="alpha", limit=7)]
+    assert host.requests(api.TASK_LIST) == [ListAll(status=Status.RUNNING, node="alpha", limit=7)]

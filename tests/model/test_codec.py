@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from kohakuriver.model import codec
 from kohakuriver.model.codec import Snowflake, hints_of, strip_optional
 from kohakuriver.model.errors import BadRequest
-from kohakuriver.model.host_api import Health, ListTasks, Submitted, TaskId
+from kohakuriver.model.host_api import Health, Submitted, TaskId
+from kohakuriver.model.listing import ListAll
 from kohakuriver.model.report import Heartbeat, Register
 from kohakuriver.model.task import SubmitTask, Task
 from tests.model.strategies import every_message, records
@@ -208,7 +209,7 @@ def test_a_long_reason_of_a_big_cluster_reaches_the_client() -> None:
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)))  # fmt: skip
 @settings(max_examples=200, deadline=None)
 def test_any_json_at_all_is_a_message_or_a_bad_request(raw: Any) -> None:
-    for kind in (SubmitTask, ListTasks, Health, Submitted):
+    for kind in (SubmitTask, ListAll, Health, Submitted):
         try:
             codec.decode(kind, codec.loads(json.dumps(raw)))
         except BadRequest as refused:

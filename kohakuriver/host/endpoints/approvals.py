@@ -12,14 +12,15 @@ from kohakuriver.model import host_api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict
-from kohakuriver.model.host_api import ApproveTasks, ListMyTasks, RejectTask, RejectTasks, TaskId
+from kohakuriver.model.host_api import ApproveTasks, RejectTask, RejectTasks, TaskId
 from kohakuriver.model.lifecycle import Event, Status
+from kohakuriver.model.listing import ListMine
 from kohakuriver.model.task import Task
 from kohakuriver.model.units import rfc3339
 from kohakuriver.wire.serve import Encoded, on
 
 
-async def list_waiting(host: Host, caller: Caller, asked: ListMyTasks) -> Encoded[list[Task]]:
+async def list_waiting(host: Host, caller: Caller, asked: ListMine) -> Encoded[list[Task]]:
     if asked.status not in (None, Status.PENDING_APPROVAL):
         return Encoded("[]")  # none of those waits
     return await page(host, {"status": Status.PENDING_APPROVAL}, asked)

@@ -18,8 +18,9 @@ from kohakuriver.model import codec, host_api
 from kohakuriver.model.access import Caller, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict, NotAllowed
-from kohakuriver.model.host_api import ListMyTasks, ListTasks, Submitted, TaskId
+from kohakuriver.model.host_api import Submitted, TaskId
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
+from kohakuriver.model.listing import ListAll, ListMine
 from kohakuriver.model.policy import Asker, Policy, refusal
 from kohakuriver.model.task import HistoryEntry, Submission, SubmitTask, Task, WorkloadSpec, spec_values
 from kohakuriver.model.units import parse_target, rfc3339
@@ -139,18 +140,18 @@ def check_targets(tx: sqlite3.Connection, targets: Sequence[str]) -> None:
             raise BadRequest(f"targets[{number}]: no node {hostname!r} is registered")
 
 
-async def list_tasks(host: Host, caller: Caller, asked: ListTasks) -> Encoded[list[Task]]:
+async def list_tasks(host: Host, caller: Caller, asked: ListAll) -> Encoded[list[Task]]:
     owner = asked.owner if caller.sees_all else caller.name
     if asked.owner not in (None, owner):
         return Encoded("[]")
     return await page(host, {"status": asked.status, "node": asked.node, "owner": owner}, asked)
 
 
-async def list_my_tasks(host: Host, caller: Caller, asked: ListMyTasks) -> Encoded[list[Task]]:
+async def list_my_tasks(host: Host, caller: Caller, asked: ListMine) -> Encoded[list[Task]]:
     return await page(host, {"status": asked.status, "owner": caller.name}, asked)
 
 
-async def page(host: Host, wanted: Mapping[str, Any], asked: ListTasks | ListMyTasks) -> Encoded[list[Task]]:
+async def page(host: Host, wanted: Mapping[str, Any], asked: ListMine) -> Encoded[list[Task]]:
     """One page of tasks; VPS have lists of their own."""
     commands = {**wanted, "task_type": "command"}
     rows = await host.db.read(lambda tx: tasks.page(tx, commands, asked.before, asked.limit))

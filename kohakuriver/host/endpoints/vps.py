@@ -31,11 +31,12 @@ from kohakuriver.model.access import Caller
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import Conflict
 from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
+from kohakuriver.model.listing import ListAll, ListMine
 from kohakuriver.model.public_key import read_public_key
 from kohakuriver.model.task import WorkloadSpec, spec_values
 from kohakuriver.model.units import rfc3339
 from kohakuriver.model.vps import GONE, WAIT_COMMAND, SshKeyMode, SubmitVps, Vps, vps_wish
-from kohakuriver.model.vps_api import ExtendVps, FindVps, ListMyVps, ListVps, NewVps, RestartVps, VpsId
+from kohakuriver.model.vps_api import ExtendVps, FindVps, NewVps, RestartVps, VpsId
 from kohakuriver.system.key_pair import make_key_pair
 from kohakuriver.wire.serve import on
 
@@ -93,7 +94,7 @@ def _make_vps(host: Host, caller: Caller, asked: SubmitVps, public_key: str | No
     )
 
 
-async def list_vps(host: Host, caller: Caller, asked: ListVps) -> list[Vps]:
+async def list_vps(host: Host, caller: Caller, asked: ListAll) -> list[Vps]:
     wanted = {"status": asked.status, "node": asked.node, "owner": asked.owner}
 
     def look(tx: sqlite3.Connection) -> list[Shown]:
@@ -104,7 +105,7 @@ async def list_vps(host: Host, caller: Caller, asked: ListVps) -> list[Vps]:
     return _told(host, await host.db.read(look))
 
 
-async def list_my_vps(host: Host, caller: Caller, asked: ListMyVps) -> list[Vps]:
+async def list_my_vps(host: Host, caller: Caller, asked: ListMine) -> list[Vps]:
     wanted = {"status": asked.status, "before": asked.before}
     return _told(host, await host.db.read(lambda tx: rows.of_caller(tx, caller, wanted, asked.limit)))
 
