@@ -1,12 +1,14 @@
 """A host and its runners, each on a machine of its own, with an overlay between them."""
 
 import http.client
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from kohakuriver.system.netns import in_network_of
 from tests.cluster.cluster import Cluster
 from tests.docker_daemon import BUSYBOX, IMAGE, Daemon
 from tests.overlay.machines import Machine, Program
@@ -97,6 +99,19 @@ class Container:
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
+
+    def plain_socket(self) -> socket.socket:
+        """A TCP socket in its network."""
+        made = in_network_of(self.pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        made.settimeout(60)
+        return made
+
+    def listening(self) -> socket.socket:
+        """A socket that listens on its address, at a port that is free."""
+        made = self.plain_socket()
+        made.bind((self.address, 0))
+        made.listen()
+        return made
 
     def reaches(self, address: str) -> bool:
         """Whether one echo of three comes back."""

@@ -1,5 +1,8 @@
 """Containers on different machines reach each other by address, through the host or directly, whatever is killed or cut."""
 
+import hashlib
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +12,7 @@ import pytest
 from tests.overlay.cluster import Container, OverlayCluster
 
 pytestmark = pytest.mark.docker
+CHUNK_BYTES, LAST = 1 << 14, b"and that was all"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,45 @@ def no_echo_lost(one: Container, two: Container) -> Iterator[None]:
     assert sent[0] and not lost, lost
 
 
+@contextmanager
+def no_byte_lost(one: Container, two: Container) -> Iterator[None]:
+    """What goes over one connection from before the block until after it arrives, every byte, and goes on to the end."""
+    stop, sent, got = threading.Event(), hashlib.sha256(), hashlib.sha256()
+    with two.listening() as listener, one.plain_socket() as speaker:
+        speaker.connect(listener.getsockname())
+        hearer, _ = listener.accept()
+        hearer.settimeout(60)
+
+        def speak() -> None:
+            while not stop.wait(0.002):
+                chunk = os.urandom(CHUNK_BYTES)
+                sent.update(chunk)
+                speaker.sendall(chunk)
+            speaker.sendall(LAST)
+            speaker.shutdown(socket.SHUT_WR)
+
+        def hear() -> None:
+            end = b""
+            while chunk := hearer.recv(1 << 20):
+                whole = end + chunk
+                end = whole[-len(LAST) :]
+                got.update(whole[: -len(LAST)])
+            ended.append(end)
+
+        ended: list[bytes] = []
+        threads = [threading.Thread(target=work) for work in (speak, hear)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+            hearer.close()
+    assert ended == [LAST] and got.digest() == sent.digest()
+
+
 def test_containers_reach_each_other_and_know_their_address(pair: tuple[Container, Container]) -> None:
     one, two = pair
     assert one.reaches(two.address) and two.reaches(one.address)
@@ -65,11 +108,11 @@ def test_traffic_goes_through_the_host_or_directly_as_the_topology_says(
     assert hops[-2:] == [way[topology], two.address], said
 
 
-def test_programs_killed_and_started_in_any_order_lose_no_packet(
+def test_programs_killed_and_started_in_any_order_lose_no_packet_and_no_connection(
     network: OverlayCluster, pair: tuple[Container, Container]
 ) -> None:
     parts = [network.host, network.runners["n1"], network.runners["n2"]]
-    with no_echo_lost(*pair):
+    with no_echo_lost(*pair), no_byte_lost(*pair), no_byte_lost(*reversed(pair)):
         for part in parts:
             part.kill()
         for part in reversed(parts):
