@@ -42,6 +42,20 @@ def check_overlay(text: str) -> None:
     check_ranges(text)
 
 
+def check_network(text: str) -> None:
+    """Raise ValueError for what is no IPv4 network, such as 172.30.0.0/16."""
+    from ipaddress import IPv4Network
+
+    IPv4Network(text)
+
+
+def check_address(text: str) -> None:
+    """Raise ValueError for what is no IPv4 address."""
+    from ipaddress import IPv4Address
+
+    IPv4Address(text)
+
+
 def check_secret(text: str) -> None:
     """Raise ValueError for a secret that could be guessed; empty is none."""
     if text and len(text) < SHORTEST_SECRET:
@@ -220,8 +234,16 @@ class RunnerSettings:
     )
     task_pids_limit: int = setting(4096, "Processes a task may have.", bounds=Bounds(least=0, most=4_000_000))
     task_shm_bytes: int = setting(8_000_000_000, "Size of a task's /dev/shm.", bounds=Bounds(least=0))
-    task_network: str = setting(
-        "bridge", "Docker network of tasks that have no address in the overlay.", bounds=Bounds(length=64)
+    docker_network_name: str = setting(
+        "bridge",
+        "Docker network of tasks that have no address in the overlay; one that is not there, such as kohakuriver-net, is made.",
+        bounds=Bounds(length=64, pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*"),
+    )
+    docker_network_subnet: str = setting(
+        "172.30.0.0/16", "Addresses of that network when it is made.", bounds=Bounds(length=18, check=check_network)
+    )
+    docker_network_gateway: str = setting(
+        "172.30.0.1", "This machine's address in it.", bounds=Bounds(length=15, check=check_address)
     )
     overlay_allowed: bool = setting(True, "Whether this node joins the overlay of a host that has one (needs root).")
     log_limit_bytes: int = setting(

@@ -34,15 +34,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _docker(settings: RunnerSettings) -> list[str]:
-    networks = DockerNetworks(settings.docker_socket)
+    networks, names = DockerNetworks(settings.docker_socket), (OVERLAY_NETWORK, settings.docker_network_name)
     try:
-        inside = networks.attached(OVERLAY_NETWORK)
+        inside = {name: len(networks.attached(name)) for name in names if networks.is_ours(name)}
     except EngineFailed as away:
-        print(f"Docker's network stays as it is: {away}")
+        print(f"Docker's networks stay as they are: {away}")
         return []
-    if inside:
-        raise EngineFailed(f"{len(inside)} containers are in {OVERLAY_NETWORK}: end them first")
-    return [f"Docker's network {OVERLAY_NETWORK}"] if networks.remove(OVERLAY_NETWORK) else []
+    for name, count in inside.items():
+        if count:
+            raise EngineFailed(f"{count} containers are in {name}: end them first")
+    return [f"Docker's network {name}" for name in inside if networks.remove(name)]
 
 
 def _kernel(mark: Mark, firewall_name: str) -> list[str]:

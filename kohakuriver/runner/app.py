@@ -37,6 +37,7 @@ from kohakuriver.runner.membership import Belonging, belonging
 from kohakuriver.runner.node_name import hostname_of, place_of, url_of
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.overlay import Overlay
+from kohakuriver.runner.plain_network import PlainNetwork
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.state import Runner
@@ -195,6 +196,7 @@ async def _make_bench(settings: RunnerSettings, slot: EngineSlot, clock: Clock, 
         door=TunnelDoor(await asyncio.to_thread(make_secret, state_dir / TUNNEL_SECRET_FILE))
         if settings.tunnel_enabled
         else TunnelDoor(),
+        plain_network=PlainNetwork(settings, clock),
     )
 
 

@@ -18,6 +18,7 @@ from kohakuriver.runner.images import Images
 from kohakuriver.runner.marks import Marks
 from kohakuriver.runner.outputs import Outputs
 from kohakuriver.runner.overlay import Overlay
+from kohakuriver.runner.plain_network import PlainNetwork
 from kohakuriver.runner.shared_storage import SharedStorage
 from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.store import Store
@@ -56,6 +57,7 @@ class Bench:
     garbage: Garbage
     snapshots: Snapshots
     overlay: Overlay
+    plain_network: PlainNetwork
     door: TunnelDoor
     changed: Wake = field(default_factory=Wake)
     closing: Wake = field(default_factory=Wake)

@@ -80,7 +80,7 @@ def container_name(request: Execute) -> str:
 def network_of(request: Execute, settings: RunnerSettings) -> dict[str, Any]:
     """Where it is in the network: in the overlay when the host gave it an address there."""
     if request.reserved_ip is None:
-        return {"network": settings.task_network}
+        return {"network": settings.docker_network_name}
     hosts = {f"rank-{rank}": address for rank, address in enumerate(request.ranks)}
     mac = mac_of(IPv4Address(request.reserved_ip))
     return {"network": OVERLAY_NETWORK, "address": request.reserved_ip, "mac": mac, "hosts": hosts}

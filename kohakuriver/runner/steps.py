@@ -170,7 +170,9 @@ async def _await_network(work: Work) -> None:
         raise EngineFailed(
             f"the overlay cannot be used here: {overlay.trouble or 'it is being made'}", retry_elsewhere=True
         )
-    if work.spec.address:
+    if not work.spec.address:
+        await work.bench.plain_network.ensure()
+    else:
         await overlay.expect(work.spec.address, work.held.accepted.request.owner_tag)
 
 

@@ -65,7 +65,7 @@ class Vitals:
             found.append(f"shared storage is not used: {bench.shared.verdict.why or 'it does not answer'}")
         if bench.cluster.told != bench.cluster.id:
             found.append(f"it joined another cluster before ({bench.cluster.id}); restart it when it is idle")
-        found += bench.overlay.warnings()
+        found += [*bench.overlay.warnings(), *bench.plain_network.warnings()]
         info = bench.slot.info
         if info is not None and not (info.limits_memory and info.limits_cpu):
             what = " and ".join(name for name, has in _limits(info.limits_memory, info.limits_cpu) if not has)

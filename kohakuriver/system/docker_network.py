@@ -15,13 +15,16 @@ NOT_FOUND = 404
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeNetwork:
-    """A Docker network on a bridge that is there already; `kept` are addresses in it that Docker must not give away."""
+    """A Docker network; with a `bridge`, which is there already, it is on that, and its way to the outside is ours.
+
+    `kept` are addresses in it that Docker must not give away.
+    """
 
     name: str
-    bridge: str
     subnet: str
     gateway: str
-    mtu: int
+    bridge: str = ""
+    mtu: int = 0
     kept: tuple[str, ...] = ()
 
 
@@ -71,6 +74,16 @@ class DockerNetworks:
             api.create_network(network.name, driver="bridge", labels={LABEL: network.name}, **_creation(network))
             return True
 
+    def has(self, name: str) -> bool:
+        """Whether there is one, whoever made it."""
+        with self._api() as api:
+            return _find(api, name) is not None
+
+    def is_ours(self, name: str) -> bool:
+        """Whether there is one that we made."""
+        with self._api() as api:
+            return LABEL in ((_find(api, name) or {}).get("Labels") or {})
+
     def remove(self, name: str) -> bool:
         """Take a network of ours away; whether there was one. Raises EngineFailed while containers are in it."""
         with self._api() as api:
@@ -111,6 +124,8 @@ def _find(api: Any, name: str) -> Any:
 
 
 def _options(network: BridgeNetwork) -> dict[str, str]:
+    if not network.bridge:
+        return {}
     return {
         "com.docker.network.bridge.name": network.bridge,
         "com.docker.network.bridge.enable_ip_masquerade": "false",

@@ -22,6 +22,7 @@ class OverlayCluster(Cluster):
 
     kind = "docker"
     port = PORT
+    runners: Mapping[str, Program]
 
     def __init__(self, machines: Mapping[str, Machine], env: Mapping[str, str]) -> None:
         self.machines = machines

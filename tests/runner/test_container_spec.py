@@ -55,7 +55,11 @@ def test_everything_that_was_asked_for_arrives() -> None:
 
 def test_what_was_not_asked_for_comes_from_the_settings() -> None:
     on = site(
-        default_working_dir="/home", task_pids_limit=9, task_shm_bytes=7, task_network="net", initial_base_image="x"
+        default_working_dir="/home",
+        task_pids_limit=9,
+        task_shm_bytes=7,
+        docker_network_name="net",
+        initial_base_image="x",
     )
     spec = spec_of("true", on=on)
     assert (spec.working_dir, spec.pids_limit, spec.shm_bytes, spec.network) == ("/home", 9, 7, "net")
