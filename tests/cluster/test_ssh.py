@@ -115,6 +115,10 @@ def test_files_go_in_and_out_by_scp_and_sftp(tmp_path: Path, docker_daemon: Daem
         assert (await door.ssh("bob", task, "wc -c < /root/there")).out == b"307200\n"
         done = await door.run("scp", "bob", "-P", port, f"{task}@127.0.0.1:~/there", str(tmp_path / "down"))
         assert done.code == 0 and (tmp_path / "down").read_bytes() == RAW * 30
+        for way in ((str(tmp_path / "up"), f"{task}@127.0.0.1:old"), (f"{task}@127.0.0.1:old", str(tmp_path / "old"))):
+            done = await door.run("scp", "bob", "-O", "-P", port, *way)
+            assert done.code == 0, done
+        assert (tmp_path / "old").read_bytes() == RAW * 30
         batch = b"mkdir d\nrename there d/it\nls -l d\nrm d/it\nrmdir d\n"
         done = await door.run("sftp", "bob", "-P", port, "-b", "-", f"{task}@127.0.0.1", stdin=batch)
         assert done.code == 0 and b"it" in done.out

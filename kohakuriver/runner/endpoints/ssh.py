@@ -13,6 +13,8 @@ from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import BadRequest, NotFound, RiverError
 from kohakuriver.model.ssh_api import StartProcess
 from kohakuriver.model.terminal import EndInput, Input, Kind, Resize, Signal
+from kohakuriver.runner import scp
+from kohakuriver.runner.disk import Disk
 from kohakuriver.runner.sftp import Sftp, find_owner, find_user, home_of
 from kohakuriver.runner.state import Runner
 from kohakuriver.system import netns
@@ -72,6 +74,10 @@ async def process(runner: Runner, caller: Caller, asked: api.ProcessInside, sock
     if first is None:
         return
     wanted = codec.decode(StartProcess, codec.loads(first.encode() if isinstance(first, str) else first))
+    if not wanted.term and (copied := scp.parse(wanted.command)) is not None:
+        inside, disk = await runner.bench.engine.inside(WorkloadKey(asked.task_id, asked.attempt)), runner.bench.sftp
+        if (copying := await disk.do(lambda: _scp(inside.pid, wanted.user, copied))) is not None:
+            return await _copy(socket, copying, disk)
     spec = spec_of(wanted, _root(runner))
     session = await runner.bench.engine.exec(WorkloadKey(asked.task_id, asked.attempt), spec)
     try:
@@ -140,15 +146,47 @@ async def files(runner: Runner, caller: Caller, asked: api.FilesInside, socket: 
 
 
 def _sftp(pid: int, user: str) -> Sftp:
-    """A session of somebody, at home; raises NotFound for whom the workload does not know."""
+    """A session of somebody; raises NotFound for whom the workload does not know."""
+    return Sftp(*_at_home(pid, user))
+
+
+def _scp(pid: int, user: str, asked: scp.Asked) -> scp.Scp | None:
+    """A copy in the name of somebody; None when the workload has an scp of its own. Raises NotFound."""
+    root, home = _at_home(pid, user)
+    if not scp.is_there(root):
+        return scp.Scp(root, home, asked)
+    root.close()
+    return None
+
+
+def _at_home(pid: int, user: str) -> tuple[Root, str]:
+    """The root for somebody, and his home; raises NotFound for whom the workload does not know."""
     root = Root.of_process(pid)
     try:
         who = find_user(root, user) if user else find_owner(root)
         root.owner = who.owner
-        return Sftp(root, home_of(root, who))
+        return root, home_of(root, who)
     except RiverError:
         root.close()
         raise
+
+
+async def _copy(socket: Socket, copying: scp.Scp, disk: Disk) -> None:
+    """Speak with the client's scp as a process would."""
+    try:
+        while True:
+            while said := await disk.do(copying.answer_some):
+                await socket.send(terminal.frame(Kind.OUTPUT, said))
+            if copying.code is not None or (message := await socket.receive()) is None:
+                break
+            heard = terminal.read_bytes(message)
+            if isinstance(heard, Input | EndInput):
+                copying.take(heard.data if isinstance(heard, Input) else b"")
+        if copying.code is not None:
+            await socket.send(terminal.exit_frame(copying.code))
+            await socket.close()
+    finally:
+        await disk.do(copying.close)
 
 
 ANSWERS = [
