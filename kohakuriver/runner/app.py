@@ -88,7 +88,7 @@ ANSWERS: list[Bindable[Runner]] = [
 CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
 TUNNEL_SECRET_FILE = "tunnel_secret"
 STATUS_SECONDS = 10.0
-OVERLAY_SECONDS, LOGS_SECONDS = 60.0, 600.0
+OVERLAY_SECONDS, LOGS_SECONDS, SCRUB_SECONDS = 60.0, 600.0, 10.0
 WHEREABOUTS_SECONDS = 10.0
 EVERYWHERE = "0.0.0.0"
 SHARED_STORAGE_SECONDS = 15.0
@@ -274,6 +274,7 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
     watch = UseWatch(bench, runner.workloads, runner.vitals)
     loops.start("use of vps", watch.step, USE_SECONDS)
     loops.start("forget", runner.workloads.flush, FORGET_SECONDS)
+    loops.start("scrub", runner.store.scrub, SCRUB_SECONDS)
     loops.run("host link", lambda: runner.link.keep(runner.url))
     loops.run("pulse", runner.link.keep_pulse)
 

@@ -101,6 +101,10 @@ class Store:
         """Nobody needs to hear of these any more; only that they were here is remembered, for an hour."""
         await self._db.write(lambda tx: _forget(tx, keys, now))
 
+    async def scrub(self) -> None:
+        """Leave nothing on the disk of what was forgotten, such as secret variables."""
+        await self._db.scrub()
+
     async def bring_image(self, image_id: str, name: str) -> None:
         """Keep that this runner brought an image to the node, under this name."""
         await self._db.write(lambda tx: tx.execute("INSERT OR REPLACE INTO images VALUES(?, ?)", (image_id, name)))

@@ -164,7 +164,7 @@ def test_the_host_sends_it_with_the_attempt(tmp_path: Path) -> None:
         in_house(tmp_path, work)
 
 
-def test_passwords_tokens_and_codes_are_in_no_log_no_answer_and_not_in_the_trail(
+def test_passwords_tokens_and_codes_are_in_no_log_no_answer_not_in_the_trail_and_not_on_the_disk(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secrets = [PASSWORD, "another password", "a very long admin secret"]
@@ -182,12 +182,15 @@ def test_passwords_tokens_and_codes_are_in_no_log_no_answer_and_not_in_the_trail
         ticket = (await house.ask("POST", "/api/auth/tickets", bob, {"path": "/ws/events"})).body["ticket"]
         await house.ask("GET", "/api/auth/me", {"X-Admin-Token": "a very long admin secret"})
         await house.ask("GET", "/api/auth/me", {"X-Admin-Token": "a very wrong admin secret"})
-        secrets.extend([code, token, session, ticket, "a very wrong admin secret", boss.headers["Authorization"][7:]])
+        join = (await house.ask("POST", "/api/join-tokens", boss, {})).body["token"].split("_")[2]
+        secrets.extend([code, token, session, ticket, join, join[:16], "a very wrong admin secret"])
+        secrets.append(boss.headers["Authorization"][7:])
         with suppress(FileNotFoundError):
             secrets.append((tmp_path / "host" / "first_admin_secret").read_text().strip())
         said_to_all = await everything_said(house, [boss, bob])
-        trail = str(await house.trail())
+        trail, on_disk = str(await house.trail()), written(tmp_path)
         for secret in secrets:
+            assert secret not in on_disk and secret.encode().hex() not in on_disk
             assert secret not in said_to_all and secret not in trail and secret not in repr(house.host.auth.accounts)
 
     with caplog.at_level(logging.DEBUG):
