@@ -71,7 +71,7 @@ class SshTo:
     shown_as: str = declare(
         "What else the caller calls it: a server that stands for it proves that, too.",
         default="",
-        bounds=Bounds(length=255, pattern=r"[A-Za-z0-9._-]*"),
+        bounds=Bounds(length=255, pattern=r"[A-Za-z0-9._/-]*"),
     )
 
 

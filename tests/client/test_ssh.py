@@ -9,7 +9,9 @@ import pytest
 
 from kohakuriver.client import ssh_files
 from kohakuriver.client.commands import with_default_verb
+from kohakuriver.model import codec
 from kohakuriver.model.settings import ClientSettings
+from kohakuriver.model.ssh_api import SshTo
 from tests.client.conftest import River
 from tests.client.real_host import RealHost, real_host
 
@@ -115,3 +117,8 @@ def test_without_ssh_the_way_to_it_is_told(lab: RealHost, river: River, monkeypa
 )
 def test_a_verb_that_is_not_typed_is_the_usual_one(typed: str, meant: str) -> None:
     assert with_default_verb(typed.split()) == meant.split()
+
+
+@pytest.mark.parametrize("name", ["box.kohakuriver", "ada/box.kohakuriver", "box.lab-1f2e3d.kohakuriver"])
+def test_a_server_can_prove_whatever_one_calls_a_vps(name: str) -> None:
+    assert codec.decode(SshTo, {"task_id": "1", "shown_as": name}).shown_as == name
