@@ -167,6 +167,7 @@ class Images:
             await hands.load(path, copy.transfer)
             await self._write_down(hands, tarball.image)
         except BadArchive as bad:
+            await self.fetch.discard(path)
             raise EngineFailed(f"tarball {tarball.stem} is refused: {bad}") from None
         await self.fetch.discard(path)
 

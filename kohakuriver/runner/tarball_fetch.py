@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -21,6 +21,7 @@ CHUNK_BYTES = 1 << 20
 SILENCE_SECONDS = 20.0
 PAUSE_FIRST_SECONDS, PAUSE_CAP_SECONDS = 0.25, 5.0
 PART_SUFFIX = ".part"
+PART_KEPT_SECONDS = 24 * 3600.0
 
 
 class TarballSource(Protocol):
@@ -69,6 +70,7 @@ class TarballFetch:
 
     async def _from_host(self, tarball: Tarball, transfer: Transfer) -> Path:
         part = self.directory / f"{tarball.digest}{PART_SUFFIX}"
+        await self.disk.do(lambda: _sweep(self.directory, part, self.clock.now() - PART_KEPT_SECONDS))
         arriving = await self.disk.do(lambda: _take_up(part, tarball.size_bytes, transfer))
         try:
             await self._insist(tarball, arriving, transfer)
@@ -131,6 +133,14 @@ class _Arriving:
         self.file.write(data)
         self.digest.update(data)
         self.size += len(data)
+
+
+def _sweep(directory: Path, but: Path, before: float) -> None:
+    """Take away what broke off long ago, and what nobody goes on with, because there is a newer one."""
+    for part in directory.glob(f"*{PART_SUFFIX}"):
+        with suppress(FileNotFoundError):  # it has just become an image
+            if part != but and part.stat().st_mtime < before:
+                part.unlink()
 
 
 def _take_up(part: Path, most: int, transfer: Transfer) -> _Arriving:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from kohakuriver.model import runner_api
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.image import TARBALL_FOLDER, TARBALL_LABEL, Tarball, environment_of
 from kohakuriver.model.runner_api import SyncImage, WhichSync
+from kohakuriver.runner.tarball_fetch import PART_KEPT_SECONDS
 from kohakuriver.system.docker_archives import Transfer
 from kohakuriver.system.image_hands import FoundImage, Login, SeenImage
 from tests.runner.stage import Stage, play
@@ -211,7 +213,22 @@ def test_a_hostile_tarball_is_an_error_with_a_reason_and_never_loaded(tmp_path: 
             await stage.execute("true", container_name="lab", tarball=tarball, task_id=number)
             end = await stage.told("ended", number)
             assert end.refused and not end.retry_elsewhere and reason in (end.message or ""), end
-        assert daemon.loads == []
+        assert daemon.loads == [] and left(stage) == []
+
+    play(tmp_path, script, runner=False)
+
+
+def test_what_broke_off_long_ago_makes_room_for_what_comes(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        await with_images(stage)
+        for name, age_seconds in (("old", PART_KEPT_SECONDS + 1), ("young", PART_KEPT_SECONDS - 60)):
+            part = stage.directory / "state/images" / f"{name}.part"
+            part.parent.mkdir(exist_ok=True)
+            part.write_bytes(b"x")
+            os.utime(part, times=(0, stage.clock.now() - age_seconds))
+        await stage.execute("true", container_name="lab", tarball=lab(stage))
+        await stage.told("ended")
+        assert left(stage) == ["young.part"]
 
     play(tmp_path, script, runner=False)
 
