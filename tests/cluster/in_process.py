@@ -15,8 +15,8 @@ from kohakuriver.model.settings import HostSettings, RunnerSettings
 from kohakuriver.runner.app import running_runner
 from kohakuriver.system.clock import SystemClock
 from tests.cluster.cluster import PATIENCE_SECONDS, Cluster
-from tests.cluster.rig import free_port
 from tests.fake_engine import FakeEngine, FakeNode, Faults
+from tests.ports import free_port
 
 T = TypeVar("T")
 FIRST_GATE_SECONDS = 1_000_000  # who sleeps longer than this waits at a gate

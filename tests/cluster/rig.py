@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster, Json, Marks, Pipe, Refused
+from tests.ports import free_port
 
-__all__ = ["Member", "Refused", "Rig", "free_port"]
+__all__ = ["Member", "Refused", "Rig"]
 
 
 @dataclass
@@ -114,10 +114,3 @@ class Rig(Cluster):
 NO_ACCOUNTS = {"KOHAKURIVER_AUTH_ENABLED": "false", "KOHAKURIVER_DEFAULT_CONTAINER_NAME": ""}
 NO_SSH_PORT = {"KOHAKURIVER_HOST_SSH_PROXY_PORT": "0"}
 QUICK = {"KOHAKURIVER_HEARTBEAT_INTERVAL_SECONDS": "1"}
-
-
-def free_port() -> int:
-    """A port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import DOCKER_KIND, PROCESS_KIND, Client, on
-from tests.cluster.rig import free_port
+from tests.ports import free_port
 
 on_processes = on(PROCESS_KIND)
 

@@ -12,9 +12,10 @@ import pytest
 from kohakuriver.model.image import TARBALL_FOLDER, TARBALL_LABEL
 from tests.cluster.cluster import Json
 from tests.cluster.conftest import NODES, Client, on_docker
-from tests.cluster.rig import Refused, Rig, free_port
+from tests.cluster.rig import Refused, Rig
 from tests.cluster.test_files import do, get, listed, put, url
 from tests.docker_daemon import IMAGE, Daemon
+from tests.ports import free_port
 from tests.registry import PASSWORD, USER, registry
 from tests.system.archive_maker import Archive, member
 

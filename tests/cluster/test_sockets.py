@@ -15,7 +15,7 @@ import pytest
 from tests.client.terminal import Terminal, on_terminal
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import Client, client_env, on_docker, on_real_machines
-from tests.cluster.rig import free_port
+from tests.ports import free_port
 
 SERVER = "busybox nc -ll -p {port} -e sh -c 'read word; echo got $word; cat'"
 

@@ -16,10 +16,10 @@ from kohakuriver.runner.app import running_runner
 from kohakuriver.system.clock import SystemClock
 from tests.bench.ssh import SERVE, make_keys
 from tests.cluster.in_process import MadeUpMachine
-from tests.cluster.rig import free_port
 from tests.docker_daemon import IMAGE, Daemon
 from tests.host.auth.house import Person, open_house, settings_in
 from tests.host.ssh.doors import SECONDS, Done, Door, Here
+from tests.ports import free_port
 
 pytestmark = pytest.mark.docker
 ASLEEP = "ps | grep -v 'sh -c' | grep '[s]leep 4321'"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from kohakuriver import __main__ as entry
 from kohakuriver import __version__
 from kohakuriver.model import errors
+from tests.ports import free_port
 
 TOP = Path(__file__).resolve().parents[2]
 HEAVY = (
@@ -218,9 +218,7 @@ def test_a_runner_without_the_secret_says_where_it_is_to_come_from(tmp_path: Pat
 
 
 def test_a_host_serves_alone_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     file = tmp_path / "host_config.py"
     file.write_text(
         f"STATE_DIR = {str(tmp_path)!r}\nCLUSTER_SECRET_FILE = {str(tmp_path / 'secret')!r}\nHOST_PORT = {port}\n"

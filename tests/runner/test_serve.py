@@ -22,6 +22,7 @@ from kohakuriver.system.process_engine import ProcessEngine
 from kohakuriver.system.secrets import make_secret
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
+from tests.ports import free_port
 from tests.runner.fake_host import FakeHost, serving
 from tests.runner.stage import request
 
@@ -88,12 +89,6 @@ class Service:
         for seen in await engine.observe_all():
             await engine.remove(seen.key)
         await engine.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
