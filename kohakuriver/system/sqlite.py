@@ -341,15 +341,17 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path, migrations: Se
         raise NewerSchema(f"{path} was written by a newer release (schema {done}, this one knows {len(migrations)})")
     if 0 < done < len(migrations):
         _back_up(connection, path.with_name(f"{path.name}.schema-{done}.bak"))
-    for number, script in enumerate(migrations[done:], start=done + 1):
-        _migrate(connection, number, script)
+    if done < len(migrations):
+        _migrate(connection, migrations, done)
 
 
-def _migrate(connection: sqlite3.Connection, number: int, script: str) -> None:
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[str], done: int) -> None:
+    """Run what is not done yet in one transaction: all of it or, whatever happens meanwhile, nothing."""
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _statements(script):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version={number}")
+    for script in migrations[done:]:
+        for statement in _statements(script):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={len(migrations)}")
     connection.execute("COMMIT")
 
 

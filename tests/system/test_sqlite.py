@@ -24,6 +24,7 @@ SECOND = """
     CREATE TABLE seen(number INTEGER);
     CREATE TRIGGER note AFTER INSERT ON numbers BEGIN INSERT INTO seen VALUES(new.number); END;
 """
+TO_NOWHERE = "INSERT INTO nowhere VALUES(1);"
 Script = Callable[[Database], Awaitable[object]]
 
 
@@ -356,11 +357,12 @@ def test_an_older_file_is_backed_up_before_it_is_migrated(tmp_path: Path) -> Non
         assert old.execute("PRAGMA user_version").fetchone()[0] == 1
 
 
-def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", [(SECOND + TO_NOWHERE,), (SECOND, TO_NOWHERE)], ids=["one", "the last of two"])
+def test_migrations_happen_whole_and_together_or_not_at_all(tmp_path: Path, broken: tuple[str, ...]) -> None:
     path = tmp_path / "a.db"
     play(path, lambda db: db.write(put(1)))
     with pytest.raises(StoreUnavailable, match="nowhere"):
-        Database(path, (FIRST, SECOND + "INSERT INTO nowhere VALUES(1);"))
+        Database(path, (FIRST, *broken))
     play(path, lambda db: db.write(put(2)))
     assert on_disk(path) == [1, 2]
     play(path, lambda db: db.write(put(3)), (FIRST, SECOND))
