@@ -151,7 +151,7 @@ def build_app(entries: Sequence[Entry], answers: Sequence[Bindable[S]], edge: Ed
     app = web.Application(middlewares=[_errors_to_json])
     app[SOCKETS] = set()
     app.on_shutdown.append(_close_sockets)
-    app[METHODS] = {e.path: sorted(other.method for other in entries if other.path == e.path) for e in entries}
+    app[METHODS] = _methods(entries)
     fixed = [answer for answer in answers if not _has_parameters(answer.route)]
     for answer in fixed:
         _add(app, answer, edge)
@@ -161,6 +161,13 @@ def build_app(entries: Sequence[Entry], answers: Sequence[Bindable[S]], edge: Ed
         if _has_parameters(answer.route):
             _add(app, answer, edge)
     return app
+
+
+def _methods(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.method):
+        found.setdefault(entry.path, []).append(entry.method)
+    return found
 
 
 def _has_parameters(entry: Entry) -> bool:
