@@ -1,5 +1,6 @@
 """Completion in real shells, of every word that can be typed."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -44,10 +45,15 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@functools.cache
+def script_of(shell: str) -> str:
+    return completion_script(shell, build_parser())
+
+
 def offered(shell: str, place: Path, *words: str) -> set[str]:
     """What the shell offers for the last of the words."""
     script = place / shell
-    script.write_text(completion_script(shell, build_parser()))
+    script.write_text(script_of(shell))
     if shell == "fish":
         line = " ".join(words)
         command = ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import types
 from typing import Any, Union, get_args, get_origin
 
@@ -51,6 +52,7 @@ def routes() -> list[Route[Any, Any]]:
     return [*host_api.ROUTES, *runner_api.ROUTES]
 
 
+@functools.cache  # a strategy remembers what it has found out about itself, and so do those that are made of it
 def values(kind: Any, bounds: Bounds = FREE) -> st.SearchStrategy[Any]:
     """Any value of a declared type that its bounds allow."""
     inner, optional = strip_optional(kind)
@@ -74,6 +76,11 @@ def values(kind: Any, bounds: Bounds = FREE) -> st.SearchStrategy[Any]:
 
 def records(kind: Any) -> st.SearchStrategy[Any]:
     """Any valid value of a dataclass."""
+    return _records(kind)
+
+
+@functools.cache
+def _records(kind: Any) -> st.SearchStrategy[Any]:
     hints = hints_of(kind)
     fields = dataclasses.fields(kind)
     members = {f.name: _member(kind, f, hints[f.name]) for f in fields}

@@ -1,9 +1,11 @@
 """An SSH port in a house with accounts, stock OpenSSH in front of it, and processes of this machine in the place of a workload."""
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kohakuriver.host.background.ssh import SshKeeper
+from kohakuriver.host.services.ssh.host_keys import FOLDER, host_keys
 from kohakuriver.host.services.ssh.people import Workload
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import EngineFailed, NotFound
@@ -182,10 +185,30 @@ class Done:
     err: str
 
 
+@functools.cache
+def host_keys_made_before() -> dict[str, bytes]:
+    """Files of host keys by name: making them takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as place:
+        host_keys(Path(place))
+        return {file.name: file.read_bytes() for file in Path(place, FOLDER).iterdir()}
+
+
+def give_host_keys(state_dir: Path) -> None:
+    """Put keys where a host would make some, unless it has them."""
+    folder = state_dir / FOLDER
+    if not folder.exists():
+        folder.mkdir(parents=True, mode=0o700)
+        for name, text in host_keys_made_before().items():
+            (folder / name).touch(0o600)
+            (folder / name).write_bytes(text)
+
+
 @asynccontextmanager
 async def open_door(folder: Path, **settings: Any) -> AsyncIterator[Door]:
     """A house whose SSH port is open until the block ends."""
-    async with open_house(settings_in(folder, **settings)) as house:
+    chosen = settings_in(folder, **settings)
+    give_host_keys(Path(chosen.state_dir))
+    async with open_house(chosen) as house:
         host, here = house.host, Here()
         loops = Loops(host.clock)
         keeper = SshKeeper(host.settings, host.auth, host.db, loops, here)
