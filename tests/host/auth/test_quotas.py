@@ -273,9 +273,9 @@ def test_limits_make_a_pass_over_a_long_queue_no_slower() -> None:
 
     def seconds(limited: list[Group]) -> float:
         nodes = {f"n{n}": NodeResources(f"n{n}", 64, 512 * GIB, gpus=frozenset(range(8))) for n in range(200)}
-        began = time.perf_counter()
+        began = time.process_time()  # of nothing else that the machine does
         place(queue, nodes, {}, quotas=share_out(limited, []))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     spans = [(seconds(groups), seconds([])) for _ in range(7)]
     with_limits, without = (min(column) for column in zip(*spans, strict=True))

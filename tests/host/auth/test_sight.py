@@ -65,9 +65,9 @@ def test_and_in_the_same_time(tmp_path: Path) -> None:
         hers = await house.task(eve, env_vars={"BIG": "x" * 100_000})
 
         async def seconds(task_id: str) -> float:
-            began = time.perf_counter()
+            began = time.process_time()  # of nothing else that the machine does
             assert (await house.ask("GET", f"/api/tasks/{task_id}", bob)).status == 404
-            return time.perf_counter() - began
+            return time.process_time() - began
 
         await house.get(f"/api/tasks/{hers}", eve)
         ratios = []
