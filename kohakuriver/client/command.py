@@ -98,6 +98,21 @@ class Order(NamedTuple):
             show()
 
 
+def shown(lines: Callable[[Screen, R], Iterator[str]]) -> Callable[[Order, R], Iterator[str]]:
+    """Shows an answer by the lines that are made of it."""
+    return lambda order, answer: lines(order.screen, answer)
+
+
+def shown_now(lines: Callable[[Screen, R, float], Iterator[str]]) -> Callable[[Order, R], Iterator[str]]:
+    """The same, where it matters how long ago things were."""
+    return lambda order, answer: lines(order.screen, answer, order.clock.now())
+
+
+def show_nothing(order: Order, answer: object) -> Iterator[str]:
+    """It is done, and there is no more to say."""
+    return iter(())
+
+
 class Command(NamedTuple, Generic[Q, R]):
     """One command of a noun, `verb` is a word or two; `also` names routes that it calls besides its own.
 

@@ -29,6 +29,11 @@ class Spelling(NamedTuple):
     complete: str = ""
 
 
+def by_id(field: str, metavar: str) -> Mapping[str, Spelling]:
+    """How the one field that is an id is typed."""
+    return {field: Spelling(about="Its id.", metavar=metavar, parse=whole_id)}
+
+
 class Form(NamedTuple):
     """How the fields of one request appear on the command line."""
 

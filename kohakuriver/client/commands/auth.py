@@ -5,8 +5,8 @@ from typing import Any
 
 from kohakuriver.client import auth_view as view
 from kohakuriver.client.asking import PASSWORD_STDIN, new_password, password, public_key_in
-from kohakuriver.client.command import Command, Flag, Order
-from kohakuriver.client.flags import Spelling, whole_id
+from kohakuriver.client.command import Command, Flag, Order, show_nothing, shown, shown_now
+from kohakuriver.client.flags import Spelling, by_id, whole_id
 from kohakuriver.client.output import Column, Table
 from kohakuriver.model import auth_api as api
 from kohakuriver.model import ssh_api
@@ -107,10 +107,6 @@ def forget_cluster(order: Order) -> int:
     return 0
 
 
-def show_tokens(order: Order, tokens: list[api.TokenInfo]) -> Iterator[str]:
-    return view.token_lines(order.screen, tokens, order.clock.now())
-
-
 def show_new_token(order: Order, made: api.CreatedToken) -> Iterator[str]:
     """The secret alone on standard output, for scripts; it is never shown again."""
     order.notes.hint(f"token {made.token_id}, {made.role.label}, until {made.expires_at}; it is shown this once")
@@ -137,10 +133,6 @@ def _id(word: str) -> Any:
     return int(whole_id(word))
 
 
-def show_keys(order: Order, keys: list[ssh_api.KeyInfo]) -> Iterator[str]:
-    return view.key_lines(order.screen, keys, order.clock.now())
-
-
 def add_key(order: Order) -> int:
     """Let the public key in a file log in over SSH."""
     request = order.request(order.values() | {"public_key": public_key_in(order.parsed.file)})
@@ -148,14 +140,6 @@ def add_key(order: Order) -> int:
     made = order.session.understand(ssh_api.KEY_ADD, plain)
     order.answer(plain, lambda: order.screen.line(f"{made.name} ({made.fingerprint}) may log in over SSH"))
     return 0
-
-
-def show_sessions(order: Order, sessions: list[api.SessionInfo]) -> Iterator[str]:
-    return view.session_lines(order.screen, sessions, order.clock.now())
-
-
-def show_invitations(order: Order, invitations: list[api.Invitation]) -> Iterator[str]:
-    return view.invitation_lines(order.screen, invitations, order.clock.now())
 
 
 def show_new_invitation(order: Order, invited: api.Invited) -> Iterator[str]:
@@ -166,10 +150,6 @@ def show_new_invitation(order: Order, invited: api.Invited) -> Iterator[str]:
         "kohakuriver auth register NAME"
     )
     yield invited.code
-
-
-def show_accounts(order: Order, accounts: list[api.Account]) -> Iterator[str]:
-    return view.account_lines(order.screen, accounts, order.clock.now())
 
 
 def set_account(order: Order) -> int:
@@ -211,16 +191,8 @@ def _account(order: Order, name: str) -> api.Account:
     raise NotFound(f"there is no account {name[:70]}: `kohakuriver auth user list` shows them")
 
 
-def show_groups(order: Order, groups: list[api.Group]) -> Iterator[str]:
-    return view.group_lines(order.screen, groups)
-
-
 def show_group(order: Order, group: api.Group) -> Iterator[str]:
     return view.group_lines(order.screen, [group])
-
-
-def show_nothing(order: Order, nothing: Nothing) -> Iterator[str]:
-    yield from ()
 
 
 LOGIN_MORE = """\
@@ -287,7 +259,13 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     Command("cluster list", api.STATUS, act=list_clusters, about="The clusters that are remembered here."),
     Command("cluster use", api.STATUS, act=use_cluster, about="Mean this one from now on.", extra=(CLUSTER_NAME,)),
     Command("cluster forget", api.STATUS, act=forget_cluster, about="Forget one.", extra=(CLUSTER_NAME,)),
-    Command("token list", api.TOKEN_LIST, show=show_tokens, about="Your API tokens and logins.", spelled=THEIRS),
+    Command(
+        "token list",
+        api.TOKEN_LIST,
+        show=shown_now(view.token_lines),
+        about="Your API tokens and logins.",
+        spelled=THEIRS,
+    ),
     Command(
         "token create",
         api.TOKEN_CREATE,
@@ -307,7 +285,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         ),
         also=(api.TOKEN_REVOKE,),
     ),
-    Command("key list", ssh_api.KEY_LIST, show=show_keys, about="Your SSH keys.", spelled=THEIRS),
+    Command("key list", ssh_api.KEY_LIST, show=shown_now(view.key_lines), about="Your SSH keys.", spelled=THEIRS),
     Command(
         "key add",
         ssh_api.KEY_ADD,
@@ -329,18 +307,24 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         show=show_nothing,
         about="Take SSH keys away; what they opened ends.",
         many=True,
-        spelled={"key_id": Spelling(about="Its id.", metavar="KEY", parse=whole_id)},
+        spelled=by_id("key_id", "KEY"),
     ),
-    Command("session list", api.SESSION_LIST, show=show_sessions, about="Your sessions in browsers.", spelled=THEIRS),
+    Command(
+        "session list",
+        api.SESSION_LIST,
+        show=shown_now(view.session_lines),
+        about="Your sessions in browsers.",
+        spelled=THEIRS,
+    ),
     Command(
         "session end",
         api.SESSION_END,
         show=show_nothing,
         about="End sessions.",
         many=True,
-        spelled={"session_id": Spelling(about="Its id.", metavar="SESSION", parse=whole_id)},
+        spelled=by_id("session_id", "SESSION"),
     ),
-    Command("invite list", api.INVITE_LIST, show=show_invitations),
+    Command("invite list", api.INVITE_LIST, show=shown_now(view.invitation_lines)),
     Command(
         "invite create",
         api.INVITE_CREATE,
@@ -353,9 +337,9 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         api.INVITE_REVOKE,
         show=show_nothing,
         many=True,
-        spelled={"invitation_id": Spelling(about="Its id.", metavar="INVITATION", parse=whole_id)},
+        spelled=by_id("invitation_id", "INVITATION"),
     ),
-    Command("user list", api.USER_LIST, show=show_accounts),
+    Command("user list", api.USER_LIST, show=shown_now(view.account_lines)),
     Command(
         "user set",
         api.USER_SET,
@@ -382,7 +366,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         extra=(Flag(("names",), "Whose.", {"nargs": "+", "metavar": "USER"}),),
         also=(api.USER_LIST,),
     ),
-    Command("group list", api.GROUP_LIST, show=show_groups),
+    Command("group list", api.GROUP_LIST, show=shown(view.group_lines)),
     Command(
         "group set",
         api.GROUP_SET,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kohakuriver.client import docker_view as view
-from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.command import Command, Flag, Order, show_nothing, shown_now
 from kohakuriver.client.commands.connect import PROGRAM, be_in
 from kohakuriver.client.flags import Spelling
 from kohakuriver.client.pace import Patience, Pauses
@@ -12,8 +12,7 @@ from kohakuriver.client.progress import ProgressLine
 from kohakuriver.client.registry_login import LOGIN, login_of
 from kohakuriver.model import docker_api as api
 from kohakuriver.model.errors import EngineFailed, Unavailable
-from kohakuriver.model.image import SyncPhase, Tarball
-from kohakuriver.model.runner_api import Nothing
+from kohakuriver.model.image import SyncPhase
 
 ENVIRONMENT = {"name": Spelling(metavar="NAME", complete="environment")}
 TARBALL = {"name": Spelling(metavar="TARBALL", complete="tarball")}
@@ -94,28 +93,8 @@ def get_tarball(order: Order) -> int:
     return download(order)
 
 
-def show_environments(order: Order, found: list[api.Environment]) -> Iterator[str]:
-    return view.environment_lines(order.screen, found, order.clock.now())
-
-
 def show_environment(order: Order, changed: api.Environment) -> Iterator[str]:
     yield f"{changed.name}  {changed.status}"
-
-
-def show_tarballs(order: Order, found: list[Tarball]) -> Iterator[str]:
-    return view.tarball_lines(order.screen, found, order.clock.now())
-
-
-def show_jobs(order: Order, found: list[api.Job]) -> Iterator[str]:
-    return view.job_lines(order.screen, found, order.clock.now())
-
-
-def show_images(order: Order, found: list[api.ImagesOnNode]) -> Iterator[str]:
-    return view.image_lines(order.screen, found, order.clock.now())
-
-
-def show_nothing(order: Order, nothing: Nothing) -> Iterator[str]:
-    yield from ()
 
 
 CREATE_MORE = """\
@@ -142,7 +121,7 @@ A node that has the newest tarball already does nothing. Tasks bring what they n
 those who do not want the first one to wait.
 """
 COMMANDS: tuple[Command[Any, Any], ...] = (
-    Command("env list", api.ENV_LIST, show=show_environments),
+    Command("env list", api.ENV_LIST, show=shown_now(view.environment_lines)),
     Command(
         "env create",
         api.ENV_CREATE,
@@ -167,7 +146,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         more=SHELL_MORE,
     ),
     Command("env delete", api.ENV_DELETE, show=show_nothing, many=True, spelled=ENVIRONMENT),
-    Command("tarball list", api.TARBALL_LIST, show=show_tarballs),
+    Command("tarball list", api.TARBALL_LIST, show=shown_now(view.tarball_lines)),
     Command(
         "tarball create",
         api.TARBALL_CREATE,
@@ -187,7 +166,9 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         extra=(Flag(("-o", "--output"), "Where to write it (TARBALL.tar here).", {"metavar": "FILE"}),),
     ),
     Command("tarball delete", api.TARBALL_DELETE, show=show_nothing, many=True, spelled=TARBALL),
-    Command("images", api.IMAGES, show=show_images, spelled={"node": Spelling(flag="n", complete="node")}),
+    Command(
+        "images", api.IMAGES, show=shown_now(view.image_lines), spelled={"node": Spelling(flag="n", complete="node")}
+    ),
     Command(
         "sync",
         api.SYNC,
@@ -198,5 +179,5 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         also=(api.SYNC_SHOW,),
         more=SYNC_MORE,
     ),
-    Command("jobs", api.JOB_LIST, show=show_jobs),
+    Command("jobs", api.JOB_LIST, show=shown_now(view.job_lines)),
 )

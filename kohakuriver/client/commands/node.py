@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from kohakuriver.client import node_view as view
-from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.command import Command, Flag, Order, show_nothing, shown, shown_now
 from kohakuriver.client.commands import overlay
-from kohakuriver.client.flags import Spelling, whole_id
+from kohakuriver.client.flags import Spelling, by_id, whole_id
 from kohakuriver.client.output import Screen, fitted
 from kohakuriver.client.watching import INTERVAL, Picture, watch
 from kohakuriver.model import host_api as api
@@ -60,26 +60,10 @@ def health(order: Order) -> int:
     return 0
 
 
-def show_node(order: Order, node: Node) -> Iterator[str]:
-    return view.node_detail(order.screen, node, order.clock.now())
-
-
-def show_summary(order: Order, health: api.Health) -> Iterator[str]:
-    return view.summary_lines(order.screen, health)
-
-
 def show_change(order: Order, node: Node) -> Iterator[str]:
     """What a node that was told something does now."""
     running = f", {node.tasks_running} still run" if node.draining and node.tasks_running else ""
     yield f"{node.hostname}  {view.status_word(node)}{running}"
-
-
-def show_deleted(order: Order, nothing: Nothing) -> Iterator[str]:
-    yield from ()
-
-
-def show_orphans(order: Order, orphans: list[api.Orphan]) -> Iterator[str]:
-    return view.orphan_lines(order.screen, orphans, order.clock.now())
 
 
 def show_revoked(order: Order, nothing: Nothing) -> Iterator[str]:
@@ -97,10 +81,6 @@ def show_join_token(order: Order, created: join_api.CreatedJoinToken) -> Iterato
     yield created.token
 
 
-def show_join_tokens(order: Order, tokens: list[join_api.JoinToken]) -> Iterator[str]:
-    return view.join_token_lines(order.screen, tokens, order.clock.now())
-
-
 ORPHANS_MORE = """\
 After an old database was restored, a node may have workloads that the host has no record of. They go on, and nothing
 of them is lost; nobody can reach them through this host. `orphan remove` ends one and takes away all that is kept of
@@ -108,7 +88,9 @@ it, snapshots too.
 """
 COMMANDS: tuple[Command[Any, Any], ...] = (
     Command("list", api.NODE_LIST, act=list_nodes, extra=(STATUS,)),
-    Command("status", api.NODE_SHOW, show=show_node, about="All about a node.", many=True, spelled=ONE),
+    Command(
+        "status", api.NODE_SHOW, show=shown_now(view.node_detail), about="All about a node.", many=True, spelled=ONE
+    ),
     Command(
         "health",
         api.HEALTH,
@@ -116,23 +98,23 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         about="The last minute of the nodes.",
         extra=(Flag(("node",), "Only this one.", {"nargs": "?", "metavar": "NODE"}, complete="node"),),
     ),
-    Command("summary", api.HEALTH, show=show_summary),
+    Command("summary", api.HEALTH, show=shown(view.summary_lines)),
     Command(
         "watch", api.NODE_LIST, act=watch_nodes, about="The nodes, looked at again and again.", extra=(STATUS, INTERVAL)
     ),
     Command("drain", api.NODE_DRAIN, show=show_change, many=True, spelled=ONE),
     Command("resume", api.NODE_RESUME, show=show_change, many=True, spelled=ONE),
-    Command("delete", api.NODE_DELETE, show=show_deleted, many=True, spelled=ONE),
-    Command("orphan list", api.NODE_ORPHANS, show=show_orphans, spelled=ONE, more=ORPHANS_MORE),
+    Command("delete", api.NODE_DELETE, show=show_nothing, many=True, spelled=ONE),
+    Command("orphan list", api.NODE_ORPHANS, show=shown_now(view.orphan_lines), spelled=ONE, more=ORPHANS_MORE),
     Command(
         "orphan remove",
         api.NODE_ORPHAN_REMOVE,
-        show=show_deleted,
+        show=show_nothing,
         spelled=ONE | {"task_id": Spelling(metavar="ID", parse=whole_id)},
         more=ORPHANS_MORE,
     ),
     Command("revoke", join_api.NODE_REVOKE, show=show_revoked, many=True, spelled=ONE),
-    Command("rotate-key", join_api.NODE_ROTATE_KEY, show=show_deleted, many=True, spelled=ONE),
+    Command("rotate-key", join_api.NODE_ROTATE_KEY, show=show_nothing, many=True, spelled=ONE),
     Command(
         "token create",
         join_api.JOIN_TOKEN_CREATE,
@@ -140,13 +122,13 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         about="A token by which machines join; prints it, this once.",
         spelled={"uses": Spelling(flag="n"), "ttl_seconds": Spelling("ttl"), "node": Spelling(complete="node")},
     ),
-    Command("token list", join_api.JOIN_TOKEN_LIST, show=show_join_tokens),
+    Command("token list", join_api.JOIN_TOKEN_LIST, show=shown_now(view.join_token_lines)),
     Command(
         "token revoke",
         join_api.JOIN_TOKEN_REVOKE,
-        show=show_deleted,
+        show=show_nothing,
         many=True,
-        spelled={"join_id": Spelling(about="Its id.", metavar="TOKEN", parse=whole_id)},
+        spelled=by_id("join_id", "TOKEN"),
     ),
     *overlay.COMMANDS,
 )

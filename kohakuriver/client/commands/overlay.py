@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from kohakuriver.client import overlay_view as view
-from kohakuriver.client.command import Command, Order
+from kohakuriver.client.command import Command, Order, show_nothing, shown, shown_now
 from kohakuriver.client.flags import Spelling
 from kohakuriver.model import overlay_api as api
-from kohakuriver.model.runner_api import Nothing
 
 ONE = {"runner": Spelling("node", metavar="NODE", complete="node")}
 TOKEN = {"token": Spelling(metavar="TOKEN")}
@@ -16,10 +15,6 @@ examples:
   token=$(kohakuriver node ip-reserve --node n1)
   kohakuriver task submit --reserve-ip "$token" -- python master.py
 """
-
-
-def show_status(order: Order, status: api.OverlayStatus) -> Iterator[str]:
-    return view.status_lines(order.screen, status)
 
 
 def show_released(order: Order, released: api.Released) -> Iterator[str]:
@@ -35,24 +30,8 @@ def show_reserved(order: Order, reserved: api.Reserved) -> Iterator[str]:
     yield reserved.token
 
 
-def show_nothing(order: Order, nothing: Nothing) -> Iterator[str]:
-    yield from ()
-
-
-def show_reservations(order: Order, found: list[api.Reservation]) -> Iterator[str]:
-    return view.reservation_lines(order.screen, found, order.clock.now())
-
-
-def show_available(order: Order, found: list[api.AvailableAddresses]) -> Iterator[str]:
-    return view.available_lines(order.screen, found)
-
-
-def show_info(order: Order, info: api.AddressInfo) -> Iterator[str]:
-    return view.info_lines(order.screen, info)
-
-
 COMMANDS: tuple[Command[Any, Any], ...] = (
-    Command("overlay", api.OVERLAY_STATUS, show=show_status),
+    Command("overlay", api.OVERLAY_STATUS, show=shown(view.status_lines)),
     Command("overlay-release", api.OVERLAY_RELEASE, show=show_released, many=True, spelled=ONE),
     Command("overlay-cleanup", api.OVERLAY_CLEANUP, show=show_released),
     Command(
@@ -64,7 +43,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         more=RESERVE_MORE,
     ),
     Command("ip-release", api.IP_RELEASE, show=show_nothing, spelled=TOKEN),
-    Command("ip-list", api.IP_RESERVATIONS, show=show_reservations),
-    Command("ip-info", api.IP_INFO, show=show_info, many=True, spelled=ONE),
-    Command("ip-available", api.IP_AVAILABLE, show=show_available, spelled=ONE),
+    Command("ip-list", api.IP_RESERVATIONS, show=shown_now(view.reservation_lines)),
+    Command("ip-info", api.IP_INFO, show=shown(view.info_lines), many=True, spelled=ONE),
+    Command("ip-available", api.IP_AVAILABLE, show=shown(view.available_lines), spelled=ONE),
 )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kohakuriver.client.command import Command, Flag, Order
+from kohakuriver.client.command import Command, Flag, Order, shown, shown_now
 from kohakuriver.client.flags import Spelling, at_most
 from kohakuriver.client.output import Screen
 from kohakuriver.client.paging import ALL, list_pages
@@ -16,7 +16,7 @@ from kohakuriver.client.watching import INTERVAL, Picture, watch
 from kohakuriver.model import host_api as api
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest
-from kohakuriver.model.task import HistoryEntry, Task, TaskSpec
+from kohakuriver.model.task import Task, TaskSpec
 
 SHELL = "/bin/sh"
 MEMBERS = {member.name: member for member in dataclasses.fields(TaskSpec)}
@@ -121,14 +121,6 @@ def _lines(screen: Screen, tasks: Sequence[Task], order: Order) -> Iterator[str]
     return task_lines(screen, tasks, order.clock.now())
 
 
-def show_task(order: Order, task: Task) -> Iterator[str]:
-    return task_detail(order.screen, task, order.clock.now())
-
-
-def show_history(order: Order, entries: list[HistoryEntry]) -> Iterator[str]:
-    return history_lines(order.screen, entries)
-
-
 def show_change(order: Order, task: Task) -> Iterator[str]:
     """What became, or is about to become, of a task that was told something."""
     yield f"{task.task_id}  {status_word(task)}"
@@ -197,8 +189,8 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     ),
     Command("list", api.TASK_LIST, act=list_tasks, spelled=OWNED, extra=(ALL,)),
     Command("my", api.TASK_MY, act=list_tasks, about="Your tasks, newest first.", spelled=OWNED, extra=(ALL,)),
-    Command("status", api.TASK_SHOW, show=show_task, about="All about a task.", many=True, spelled=ONE),
-    Command("history", api.TASK_HISTORY, show=show_history, spelled=ONE),
+    Command("status", api.TASK_SHOW, show=shown_now(task_detail), about="All about a task.", many=True, spelled=ONE),
+    Command("history", api.TASK_HISTORY, show=shown(history_lines), spelled=ONE),
     Command(
         "logs",
         api.TASK_STDOUT,

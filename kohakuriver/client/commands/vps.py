@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from kohakuriver.client.command import Command, Flag, Order, each
+from kohakuriver.client.command import Command, Flag, Order, each, show_nothing, shown_now
 from kohakuriver.client.commands.ssh import CONNECT
 from kohakuriver.client.flags import Spelling
 from kohakuriver.client.names import VPS
@@ -195,14 +195,6 @@ def _show_people(order: Order, plain: Any) -> int:
     return 0
 
 
-def show_people(order: Order, people: list[Assignment]) -> Iterator[str]:
-    return people_lines(order.screen, people, order.clock.now())
-
-
-def show_vps(order: Order, vps: Vps) -> Iterator[str]:
-    return vps_detail(order.screen, vps, order.clock.now())
-
-
 def show_change(order: Order, vps: Vps) -> Iterator[str]:
     """What became, or is about to become, of a VPS that was told something."""
     yield f"{vps.task_id}  {status_word(vps)}{', to start again' if vps.again else ''}"
@@ -210,10 +202,6 @@ def show_change(order: Order, vps: Vps) -> Iterator[str]:
 
 def show_snapshots(order: Order, found: list[Snapshot]) -> Iterator[str]:
     return snapshot_table(order.screen, order.clock.now()).lines(found)
-
-
-def show_nothing(order: Order, answer: Any) -> Iterator[str]:
-    return iter(())
 
 
 CREATE_MORE = """\
@@ -282,7 +270,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     Command(
         "status",
         api.VPS_SHOW,
-        show=show_vps,
+        show=shown_now(vps_detail),
         about="All about a VPS.",
         many=True,
         spelled=VPS,
@@ -339,7 +327,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         many=True,
         spelled=VPS,
     ),
-    Command("assigned", api.VPS_ASSIGNMENTS, show=show_people, about="Who may use a VPS.", spelled=VPS),
+    Command("assigned", api.VPS_ASSIGNMENTS, show=shown_now(people_lines), about="Who may use a VPS.", spelled=VPS),
     Command("assign", api.VPS_ASSIGN, act=assign, hidden=frozenset({"user"}), spelled=VPS, extra=(WHO,)),
     Command(
         "unassign",

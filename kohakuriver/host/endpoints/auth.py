@@ -15,6 +15,9 @@ from kohakuriver.host.state import Host
 from kohakuriver.host.store import audit, sessions, tokens, users
 from kohakuriver.host.store import invitations as invitation_rows
 from kohakuriver.host.store.audit import FAILED, Deed
+from kohakuriver.host.store.sessions import SessionRow
+from kohakuriver.host.store.ssh_keys import KeyRow
+from kohakuriver.host.store.tokens import TokenRow
 from kohakuriver.host.store.users import UserRow
 from kohakuriver.model import auth_api as api
 from kohakuriver.model.access import Caller, Role
@@ -272,14 +275,25 @@ async def create_token(host: Host, caller: Caller, asked: api.CreateToken) -> ap
 
 
 async def revoke_token(host: Host, caller: Caller, asked: api.TokenId) -> Nothing:
-    row = host.auth.accounts.tokens[asked.token_id]
+    row, deed = host.auth.accounts.tokens[asked.token_id], Deed("auth.token.revoke", f"token:{asked.token_id}")
+    return await end_login(host, caller, row, lambda tx: tokens.delete(tx, asked.token_id), deed)
 
-    def revoke(tx: sqlite3.Connection) -> Changed[None]:
-        tokens.delete(tx, asked.token_id)
-        audit.record(tx, caller, Deed("auth.token.revoke", f"token:{asked.token_id}"), host.clock.now())
+
+async def end_login(
+    host: Host,
+    caller: Caller,
+    row: TokenRow | SessionRow | KeyRow,
+    delete: Callable[[sqlite3.Connection], None],
+    deed: Deed,
+) -> Nothing:
+    """Take a login away; what lives by it ends at once."""
+
+    def end(tx: sqlite3.Connection) -> Changed[None]:
+        delete(tx)
+        audit.record(tx, caller, deed, host.clock.now())
         return Changed(None, frozenset({row.user_id}))
 
-    await host.auth.accounts.commit(revoke)
+    await host.auth.accounts.commit(end)
     return Nothing()
 
 
@@ -315,15 +329,8 @@ async def list_sessions(host: Host, caller: Caller, asked: api.WhoseLogins) -> l
 
 
 async def end_session(host: Host, caller: Caller, asked: api.SessionId) -> Nothing:
-    row = host.auth.accounts.sessions[asked.session_id]
-
-    def end(tx: sqlite3.Connection) -> Changed[None]:
-        sessions.delete(tx, asked.session_id)
-        audit.record(tx, caller, Deed("auth.session.end", f"session:{asked.session_id}"), host.clock.now())
-        return Changed(None, frozenset({row.user_id}))
-
-    await host.auth.accounts.commit(end)
-    return Nothing()
+    row, deed = host.auth.accounts.sessions[asked.session_id], Deed("auth.session.end", f"session:{asked.session_id}")
+    return await end_login(host, caller, row, lambda tx: sessions.delete(tx, asked.session_id), deed)
 
 
 ANSWERS = [

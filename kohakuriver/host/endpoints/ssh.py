@@ -3,7 +3,7 @@
 import sqlite3
 
 from kohakuriver.host.auth.accounts import Changed
-from kohakuriver.host.endpoints.auth import account_of, person_meant
+from kohakuriver.host.endpoints.auth import account_of, end_login, person_meant
 from kohakuriver.host.services.ssh.people import Visit
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import audit, ssh_keys
@@ -67,14 +67,8 @@ def _name_in(comment: str) -> str:
 
 async def delete_key(host: Host, caller: Caller, asked: api.KeyId) -> Nothing:
     row = host.auth.accounts.keys[asked.key_id]
-
-    def delete(tx: sqlite3.Connection) -> Changed[None]:
-        ssh_keys.delete(tx, asked.key_id)
-        audit.record(tx, caller, Deed("auth.key.delete", f"key:{asked.key_id}", row.name), host.clock.now())
-        return Changed(None, frozenset({row.user_id}))
-
-    await host.auth.accounts.commit(delete)
-    return Nothing()
+    deed = Deed("auth.key.delete", f"key:{asked.key_id}", row.name)
+    return await end_login(host, caller, row, lambda tx: ssh_keys.delete(tx, asked.key_id), deed)
 
 
 async def ssh_port(host: Host, caller: Caller, asked: Nothing) -> api.SshPort:
