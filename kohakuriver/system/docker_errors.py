@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from http import HTTPStatus
 
 from kohakuriver.model.errors import EngineFailed
+from kohakuriver.system.engine_exec import NO_SUCH_PROGRAM, NOT_RUNNABLE
 
 # The machinery of which a reader of the reason learns nothing.
 _NOISE = re.compile(
-    r"(?:failed to create (?:shim )?task|failed to create shim|OCI runtime (?:create|start) failed|runc create failed"
+    r"(?:failed to create (?:shim )?task|failed to create shim|OCI runtime (?:create|start|exec) failed|runc create failed|exec failed"
     r"|unable to start container process|container_linux\.go:\d+: starting container process caused"
     r"|error during container init): "
 )
@@ -46,6 +47,9 @@ _NOT_IN_REGISTRY = (
 )
 
 
+_PROGRAM = re.compile(r'exec: "(?P<program>.*)": (?P<why>.*)')
+
+
 class ApiRefused(Exception):
     """The daemon answered a call with an error: the HTTP status and Docker's words."""
 
@@ -63,6 +67,17 @@ class ApiRefused(Exception):
 def unreachable(socket: str, why: BaseException) -> EngineFailed:
     """The daemon itself does not answer."""
     return EngineFailed(f"the Docker daemon at {socket} does not answer: {one_line(str(why))}", retry_elsewhere=True)
+
+
+def not_started(said: str) -> tuple[str, int]:
+    """What Docker writes for a process inside that never began, as shells say it, and their exit code for that."""
+    found = _PROGRAM.fullmatch(one_line(said))
+    if found is None:
+        return f"{one_line(said)}\n", NOT_RUNNABLE
+    program, why = found["program"], found["why"]
+    if "executable file not found" in why or "no such file or directory" in why:
+        return f"{program}: not found\n", NO_SUCH_PROGRAM
+    return f"{program}: {why}\n", NOT_RUNNABLE
 
 
 def failed(doing: str, error: ApiRefused) -> EngineFailed:

@@ -14,15 +14,16 @@ from urllib.parse import quote
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
 from kohakuriver.system import process_calls
 from kohakuriver.system.docker_client import DockerClient
-from kohakuriver.system.docker_errors import ApiRefused, failed
+from kohakuriver.system.docker_errors import ApiRefused, failed, not_started
 from kohakuriver.system.docker_frames import Frames
 from kohakuriver.system.docker_stream import RawStream, ask, request
-from kohakuriver.system.engine_exec import OUT, ExecSpec, Inside
+from kohakuriver.system.engine_exec import ERR, OUT, ExecSpec, Inside
 from kohakuriver.system.hanging_up import MARK, hang_up
 
 _UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.005, 0.5
 _START_SECONDS = 10.0
+MOST_WORDS_BYTES = 64 * 1024
 
 
 async def begin_exec(client: DockerClient, container: str, spec: ExecSpec, mark: str) -> "DockerExec":
@@ -60,15 +61,30 @@ class DockerExec:
     def __init__(self, client: DockerClient, exec_id: str, stream: RawStream, tty: bool) -> None:
         self._client, self._target, self._stream, self._tty = client, f"/exec/{exec_id}", stream, tty
         self._frames, self._ready = Frames(), deque[tuple[int, bytes]]()
-        self._leader = [0, 0]
+        self._leader, self._began = [0, 0], True
+        self._code: int | None = None
 
     async def settle(self, spec: ExecSpec) -> None:
         """Learn its pid, and give its terminal the size; raises EngineFailed."""
         facts = await self._look_until(lambda facts: bool(facts["Pid"]) or not facts["Running"], _START_SECONDS)
-        self._leader = process_calls.identity(facts["Pid"]) if facts["Pid"] else [0, 0]
+        self._leader, self._began = process_calls.identity(facts["Pid"]) if facts["Pid"] else [0, 0], bool(facts["Pid"])
         await self.resize(spec.rows, spec.columns)
 
     async def read(self) -> tuple[int, bytes] | None:
+        return await self._read() if self._began else await self._read_why()
+
+    async def _read_why(self) -> tuple[int, bytes] | None:
+        """Why it did not begin, in words for a person."""
+        said = bytearray()
+        while len(said) < MOST_WORDS_BYTES and (piece := await self._read()) is not None:
+            said += piece[1]
+        self._began = True
+        if not said:
+            return None
+        text, self._code = not_started(said.decode(errors="replace"))
+        return OUT if self._tty else ERR, text.replace("\n", "\r\n" if self._tty else "\n").encode()
+
+    async def _read(self) -> tuple[int, bytes] | None:
         while not self._ready:
             data = await self._stream.read()
             if not data:
@@ -99,7 +115,7 @@ class DockerExec:
 
     async def wait(self) -> int:
         facts = await self._look_until(lambda facts: not facts["Running"], None)
-        code: int = facts["ExitCode"]
+        code: int = facts["ExitCode"] if self._code is None else self._code
         return code
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from kohakuriver.model.errors import EngineFailed
-from kohakuriver.system.docker_errors import ApiRefused, failed, not_pulled, one_line, told_as, unreachable
+from kohakuriver.system.docker_errors import ApiRefused, failed, not_pulled, not_started, one_line, told_as, unreachable
 
 OCI = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
 
@@ -70,3 +70,19 @@ def test_only_a_missing_container_is_no_such_container() -> None:
     assert ApiRefused(404, "No such container: abc").is_no_such_container
     assert not ApiRefused(404, "network x not found").is_no_such_container
     assert not ApiRefused(500, "No such container: abc").is_no_such_container
+
+
+INSIDE = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (f'{INSIDE}exec: "a b": executable file not found in $PATH: unknown\r\n', ("a b: not found\n", 127)),
+        (f'{INSIDE}exec: "/x": stat /x: no such file or directory: unknown\r\n', ("/x: not found\n", 127)),
+        (f'{INSIDE}exec: "/etc": permission denied: unknown', ("/etc: permission denied\n", 126)),
+        ("unable to find user ada: no matching entries\n", ("unable to find user ada: no matching entries\n", 126)),
+    ],
+)
+def test_a_process_that_did_not_begin_is_told_as_by_a_shell(said: str, told: tuple[str, int]) -> None:
+    assert not_started(said) == told
