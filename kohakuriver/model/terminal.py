@@ -130,10 +130,10 @@ def read_text(message: bytes | str) -> Said:
         told = json.loads(message)
         kind = told["type"]
         if kind == "input":
-            return Input(str(told["data"]).encode("utf-8", "replace"))
+            return Input(told["data"].encode("utf-8", "replace"))
         if kind == "resize":
             return _resize(int(told["rows"]), int(told["cols"]))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise BadRequest("frame: expected JSON with a type and what belongs to it") from None
     raise BadRequest("frame: the type must be input or resize")
 

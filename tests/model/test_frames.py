@@ -58,3 +58,9 @@ def test_characters_stay_whole_however_they_are_cut(text: str, cuts: list[int]) 
         frame = out.output(data[start:end])
         said += json.loads(frame)["data"] if frame else ""
     assert said == data.decode()
+
+
+@pytest.mark.parametrize("data", ["5", "null", '["ls"]', '{"a": 1}', "true"])
+def test_only_text_is_typed(data: str) -> None:
+    with pytest.raises(BadRequest, match="frame: expected JSON"):
+        terminal.read_text(f'{{"type": "input", "data": {data}}}')
