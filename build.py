@@ -45,9 +45,9 @@ SHIV = ("shiv", "click")
 NOT_PINNED = ("pip", "setuptools")  # shiv asks for them, but not for the way it is used here
 # What the tests need from Debian: package:command that shows it is there (no command: ask dpkg).
 SYSTEM_PACKAGES = (
-    "busybox-static: ca-certificates: docker.io:dockerd docker-registry:docker-registry iperf3:iperf3 iproute2:ip "
-    "iptables:iptables nftables:nft openssh-client:ssh openssh-server:sshd procps:ps rsync:rsync systemd:systemd-analyze "
-    "wrk:wrk"
+    "busybox-static: ca-certificates: docker.io:dockerd docker-registry:docker-registry fish:fish iperf3:iperf3 "
+    "iproute2:ip iptables:iptables nftables:nft openssh-client:ssh openssh-server:sshd procps:ps rsync:rsync "
+    "systemd:systemd-analyze wrk:wrk zsh:zsh"
 )
 
 
@@ -377,7 +377,12 @@ def wheels(options: Options) -> int:
 
 def run_python(python: str, *arguments: str) -> int:
     """Run a Python with the terminal's own input and output and return its exit code."""
-    return subprocess.run([python, *arguments], check=False, cwd=ROOT).returncode
+    with subprocess.Popen([python, *arguments], cwd=ROOT) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # the terminal has told it, too, and it may have to clean up
+            raise
 
 
 def demo(options: Options) -> int:
@@ -389,7 +394,7 @@ def demo(options: Options) -> int:
 def test(options: Options) -> int:
     """[PYTEST ARGS]: build if needed, then run the tests; with --no-skips, fail when a real suite could not run."""
     build_if_needed(options)
-    return run_python(venv(), "-m", "pytest", f"--pyz={options.pyz}", *options.extras)
+    return run_python(venv(), "-m", "tests", f"--pyz={options.pyz}", *options.extras)
 
 
 def bench(options: Options) -> int:

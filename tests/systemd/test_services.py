@@ -16,6 +16,7 @@ from tests.systemd.booted import Booted, booted_systemd, lacking
 PYZ = "/srv/kohakuriver.pyz"
 PATIENCE_SECONDS = 30.0
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.skipif(bool(lacking()), reason=f"no systemd can be booted without {', '.join(lacking())}"),
 ]
