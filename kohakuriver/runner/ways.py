@@ -157,6 +157,38 @@ class Way:
             line.connection.put(b"")
 
 
+async def join(socket: Socket, line: Line) -> None:
+    """Be one connection between a socket and a line until both directions have ended, or the socket is gone."""
+    ends = 0
+
+    async def one_end() -> None:
+        nonlocal ends
+        ends += 1
+        if ends == 2:
+            await socket.close()
+
+    async def inwards() -> None:
+        while (message := await socket.receive()) is not None:
+            data = message.encode() if isinstance(message, str) else message
+            with suppress(ConnectionResetError):  # it listens no more; what it says may still be wanted
+                await (line.write(data) if data else line.write_eof())
+            if not data:
+                await one_end()
+        await line.close()
+
+    async def outwards() -> None:
+        while data := await line.read():
+            await socket.send(data)
+        await socket.send(b"")
+        await one_end()
+
+    try:
+        await socket.open(tunnel.STREAM)
+        await asyncio.gather(inwards(), outwards())
+    finally:
+        await line.close()
+
+
 def _said(payload: bytes) -> str:
     """What a container says, for a person: one short line."""
     text = payload[: 4 * MOST_TEXT].decode("utf-8", "replace")

@@ -15,7 +15,7 @@ from kohakuriver.model import tunnel
 from kohakuriver.model.errors import BadRequest, EngineFailed, NotFound
 from kohakuriver.model.tunnel import FLOW, STREAM, WINDOW_BYTES, Frame, Type
 from kohakuriver.runner.tunnel_door import HEADER, TunnelDoor
-from kohakuriver.system import conduit
+from kohakuriver.system import netns
 from kohakuriver.wire.sockets import error_in
 from tests.runner.stage import Stage, key, play
 from tests.runner.test_forwards import all_of, dial, echo, listening, never_read
@@ -125,10 +125,10 @@ def on_stage(directory: Path, script: Callable[[Stage], Awaitable[None]], **sett
 def closed_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner that cannot enter the networks of its workloads."""
 
-    async def cannot(pid: int, port: int, proto: str) -> conduit.Conduit:
+    async def cannot(*_: Any) -> None:
         raise EngineFailed("the network of the workload cannot be entered: the runner is not root")
 
-    monkeypatch.setattr(conduit, "connect", cannot)
+    monkeypatch.setattr(netns, "connect_anywhere", cannot)
 
 
 def test_nothing_of_it_is_there_unless_it_was_turned_on(tmp_path: Path) -> None:

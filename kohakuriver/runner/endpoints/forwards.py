@@ -9,6 +9,7 @@ from kohakuriver.model.stream_api import RunnerForward
 from kohakuriver.model.tunnel import FLOW, STREAM
 from kohakuriver.runner.state import Runner
 from kohakuriver.runner.tunnel import Tunnel
+from kohakuriver.runner.ways import Way, join
 from kohakuriver.system import conduit
 from kohakuriver.system.conduit import Conduit
 from kohakuriver.system.engine import WorkloadKey
@@ -26,26 +27,40 @@ async def forward(runner: Runner, caller: Caller, asked: RunnerForward, socket: 
         pid = (await runner.bench.engine.inside(key)).pid
         try:
             return await conduit.connect(pid, port, proto)
-        except EngineFailed:  # its network cannot be entered; perhaps it has dialled us
-            way = runner.ways.find(key)
-            if way is None:
-                raise
-        return await way.connect(proto, port)
+        except EngineFailed as closed:  # its network cannot be entered
+            return await _way_into(runner, key, closed).connect(proto, port)
 
     if STREAM in socket.offers:
-        return await _one(socket, (await runner.bench.engine.inside(key)).pid, asked)
+        pid = (await runner.bench.engine.inside(key)).pid
+        try:
+            inside = await _straight(pid, asked)
+        except EngineFailed as closed:
+            line = await _way_into(runner, key, closed).connect(asked.proto, asked.port)
+            return await join(socket, line)
+        return await _one(socket, inside)
     await runner.bench.engine.inside(key)  # so that an opening fails which can lead nowhere
     has_flow = FLOW in socket.offers
     await socket.open(FLOW if has_flow else "")
     await Tunnel(socket, reach, runner.loops, asked.port, has_flow).serve()
 
 
-async def _one(socket: Socket, pid: int, asked: RunnerForward) -> None:
-    """The socket is one connection, or one sender of datagrams."""
+def _way_into(runner: Runner, key: WorkloadKey, closed: EngineFailed) -> Way:
+    """The way by which its container has dialled us; raises what kept us out when it has not."""
+    way = runner.ways.find(key)
+    if way is None:
+        raise closed
+    return way
+
+
+async def _straight(pid: int, asked: RunnerForward) -> Socket:
+    """One connection, or one sender of datagrams; raises EngineFailed where the network cannot be entered."""
     if asked.proto == "udp":
-        inside: Socket = Datagrams(await conduit.connect(pid, asked.port, asked.proto))
-    else:
-        inside = PlainSocket(await connected(await conduit.stream(pid, asked.port)))
+        return Datagrams(await conduit.connect(pid, asked.port, asked.proto))
+    return PlainSocket(await connected(await conduit.stream(pid, asked.port)))
+
+
+async def _one(socket: Socket, inside: Socket) -> None:
+    """The socket is that connection."""
     try:
         await socket.open(STREAM)
         await relay(socket, inside)
