@@ -19,6 +19,7 @@ from kohakuriver.model.access import Caller, Ownership
 from kohakuriver.model.route import Channel
 from kohakuriver.wire import browser, sign
 from kohakuriver.wire.line import Line
+from kohakuriver.wire.pulse import Pulse
 from kohakuriver.wire.raw import PROTOCOL_HEADER, UPGRADE, RawSocket
 from kohakuriver.wire.serve import (
     SOCKETS,
@@ -44,7 +45,7 @@ from kohakuriver.wire.sockets import (
 log = logging.getLogger(__name__)
 S = TypeVar("S")
 Q = TypeVar("Q")
-PING_SECONDS = 15.0
+PING = b"\x89\x00"  # a whole frame of its own (RFC 6455, 5.5.2), which may stand between any two others
 TICKET = "ticket"
 ChannelHandler = Callable[[S, Caller, Q, Socket], Awaitable[None]]
 
@@ -76,6 +77,8 @@ class ServerSocket(Socket):
         self.close_code, self.close_reason = LOST, ""
         self._request, self._signed = request, signed
         self._inner: Socket | None = None
+        self._pulse: Pulse | None = None
+        self.gone: Callable[[], None] = lambda: None
         self.response: web.StreamResponse | None = None
 
     @property
@@ -94,12 +97,15 @@ class ServerSocket(Socket):
         if self._signed:
             mac = sign.answer_mac(self._signed.key, self._signed.nonce, 101, sign.STREAM)
             headers[sign.ANSWER_HEADER] = mac
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the caller is gone")
         if self._request.headers.get(hdrs.UPGRADE, "").lower() == UPGRADE:
             self.response = _Taken(self._request, headers, protocol)
             self._inner = self.response.socket
+            self._watch(self._inner.poke)
         else:
             ws = web.WebSocketResponse(
-                heartbeat=PING_SECONDS,
                 compress=False,
                 max_msg_size=MAX_MESSAGE_BYTES,
                 protocols=(protocol,) if protocol else (),
@@ -107,6 +113,7 @@ class ServerSocket(Socket):
             ws.headers.update(headers)
             self.response, self._inner = ws, _WebSocket(ws)
             await ws.prepare(self._request)
+            self._watch(lambda: transport.write(PING), pokes_always=True)  # which also keeps awake who is between
         self._request.app[SOCKETS].add(self)
 
     async def receive(self) -> Message | None:
@@ -128,9 +135,16 @@ class ServerSocket(Socket):
 
     async def release(self) -> None:
         """Give the connection back to the server, closed."""
+        if self._pulse is not None:
+            self._pulse.stop()
         self._request.app[SOCKETS].discard(self)
         if isinstance(self.response, _Taken):
             self.response.give_back()
+
+    def _watch(self, poke: Callable[[], None], *, pokes_always: bool = False) -> None:
+        assert self._request.transport is not None
+        self._pulse = Pulse(self._request.transport, poke, lambda: self.gone())
+        self._pulse.pokes_always = pokes_always
 
     async def _opened(self) -> Socket:
         await self.open(self.protocol)
@@ -139,7 +153,7 @@ class ServerSocket(Socket):
 
 
 class _WebSocket(Socket):
-    """A WebSocket of aiohttp (RFC 6455); pings find a peer that is gone without a word."""
+    """A WebSocket of aiohttp (RFC 6455), without its heartbeats: a reader who is held up does not see their answers."""
 
     def __init__(self, ws: web.WebSocketResponse) -> None:
         self.offers: Sequence[str] = ()
@@ -254,20 +268,33 @@ def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
 
 @asynccontextmanager
 async def _until_cut(socket: ServerSocket) -> AsyncIterator[Callable[[], None]]:
-    """A way to end the block at once, because the caller may no longer have it; raises NotLoggedIn then."""
+    """A way to end the block at once, because the caller may no longer have it; raises NotLoggedIn then.
+
+    It ends as well when he is gone, with ConnectionResetError.
+    """
     ended = errors.NotLoggedIn("the login has ended, or what it reached is no longer yours")
+    why: list[Exception] = []
     try:
         async with asyncio.timeout(None) as scope:
 
+            def end(reason: Exception) -> None:
+                if not why:
+                    scope.reschedule(0.0)
+                why.append(reason)
+
             def cut() -> None:
                 socket.close_code, socket.close_reason = closing_of(ended)
-                scope.reschedule(0.0)
+                end(ended)
 
-            yield cut
+            socket.gone = lambda: end(ConnectionResetError("the caller is gone"))
+            try:
+                yield cut
+            finally:
+                socket.gone = lambda: None
     except TimeoutError:
         if not scope.expired():
             raise
-        raise ended from None
+        raise why[0] from None
 
 
 def _must_ask_for_a_socket(request: web.Request) -> None:

@@ -19,6 +19,7 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_K
 LOOK_SECONDS, SILENT_MS, MOST_PROBES = 5.0, 30_000, 3
 _AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: close without patience, so that the peer is told of it
 _TCP_INFO = struct.Struct("=3xB4x13I")  # struct tcp_info (tcp(7)): probes, and the words up to last_ack_recv
+TCP_INFO_BYTES = _TCP_INFO.size
 _PROBES, _UNACKED, _LAST_ACK_RECEIVED = 0, 5, 13
 Pour = Callable[[memoryview], bool]  # takes room for a header and what was read behind it; whether it wants more
 

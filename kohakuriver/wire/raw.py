@@ -37,14 +37,14 @@ class RawSocket(Socket):
         self.offers: Sequence[str] = ()
         self.protocol = protocol
         self.close_code, self.close_reason = LOST, ""
-        self.line = line
+        self.line, self.borders = line, records.Borders()
 
     async def open(self, protocol: str = "") -> None:
         """It is open."""
 
     async def receive(self) -> Message | None:
         try:
-            kind, length = records.read_header(await self.line.exactly(records.HEADER.size))
+            kind, length = await self._header()
             body = await self.line.exactly(length)
             if kind == records.CLOSE:
                 self.understand(records.read_closing(body))
@@ -55,6 +55,16 @@ class RawSocket(Socket):
         except ValueError:
             await self.refuse()
             return None
+
+    async def _header(self) -> tuple[int, int]:
+        while (found := records.read_header(await self.line.exactly(records.HEADER.size)))[0] == records.NOTHING:
+            pass
+        return found
+
+    def poke(self) -> None:
+        """Send what means nothing, if that does not tear a record that is being handed on."""
+        if self.borders.is_at_one:
+            self.line.put(records.record(records.NOTHING, b""))
 
     async def send(self, message: Message) -> None:
         kind, body = (records.TEXT, message.encode()) if isinstance(message, str) else (records.BYTES, message)

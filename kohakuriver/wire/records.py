@@ -1,4 +1,7 @@
-"""Records on a connection: `>BI` (kind, length) and so many bytes: 0 bytes, 1 text (UTF-8), 2 close (`>H` code, then the reason in UTF-8)."""
+"""Records on a connection: `>BI` (kind, length) and so many bytes.
+
+0 bytes, 1 text (UTF-8), 2 close (`>H` code, then the reason in UTF-8), 3 nothing (of no length, to be overlooked).
+"""
 
 import struct
 from collections.abc import Callable
@@ -6,7 +9,7 @@ from collections.abc import Callable
 from kohakuriver.wire.line import HEAD_BYTES
 from kohakuriver.wire.sockets import MAX_MESSAGE_BYTES
 
-BYTES, TEXT, CLOSE = 0, 1, 2
+BYTES, TEXT, CLOSE, NOTHING = 0, 1, 2, 3
 HEADER = struct.Struct(">BI")
 _CODE = struct.Struct(">H")
 assert HEADER.size == HEAD_BYTES
@@ -37,7 +40,7 @@ def read_closing(body: bytes) -> tuple[int, str]:
 def read_header(header: bytes | bytearray) -> tuple[int, int]:
     """Kind and length; raises NotRecords for what cannot be one."""
     kind, length = HEADER.unpack(header)
-    if kind > CLOSE or length > MAX_MESSAGE_BYTES:
+    if kind > NOTHING or length > (0 if kind == NOTHING else MAX_MESSAGE_BYTES):
         raise NotRecords(f"there is no record of the kind {kind} and {length} bytes")
     return kind, length
 
@@ -46,6 +49,31 @@ def wrapped(block: memoryview) -> memoryview:
     """What was read, as the body of a record whose header stands in the room before it."""
     HEADER.pack_into(block, 0, BYTES, len(block) - HEAD_BYTES)
     return block
+
+
+class Borders:
+    """Whether what was handed on, in any cuts, ends where a record ends."""
+
+    def __init__(self) -> None:
+        self._head, self._left = bytearray(), 0
+
+    @property
+    def is_at_one(self) -> bool:
+        return not self._head and not self._left
+
+    def pass_by(self, data: memoryview) -> None:
+        """So much more was handed on; whether it is records is the reader's business."""
+        while data:
+            if self._left:
+                step = min(self._left, len(data))
+                self._left -= step
+            else:
+                step = HEAD_BYTES - len(self._head)
+                self._head += data[:step]
+                if len(self._head) == HEAD_BYTES:
+                    self._left = HEADER.unpack(self._head)[1]
+                    self._head.clear()
+            data = data[step:]
 
 
 class Unwrapping:
@@ -85,7 +113,7 @@ class Unwrapping:
     def _empty(self) -> None:
         if self._kind == CLOSE:
             raise NotRecords("a close record needs a code")
-        if not self._has_ended:
+        if not self._has_ended and self._kind != NOTHING:
             self._has_ended = True
             self._end()
 

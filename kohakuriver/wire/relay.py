@@ -119,6 +119,7 @@ async def _as_it_is(source: RawSocket, target: RawSocket) -> None:
     """The record that closes goes through as all others."""
 
     def pour(block: memoryview) -> bool:
+        target.borders.pass_by(block[HEAD_BYTES:])
         target.line.put(block[HEAD_BYTES:])
         return True
 

@@ -16,7 +16,7 @@ from kohakuriver.wire import line, records
 from kohakuriver.wire.line import LARGEST_BLOCK_BYTES, SMALLEST_BLOCK_BYTES, Line, answers, connected, fitting
 from kohakuriver.wire.plain import PlainSocket
 from kohakuriver.wire.raw import RawSocket
-from kohakuriver.wire.records import BYTES, CLOSE, TEXT, Unwrapping, record
+from kohakuriver.wire.records import BYTES, CLOSE, NOTHING, TEXT, Unwrapping, record
 from kohakuriver.wire.records import closing as goodbye
 from kohakuriver.wire.relay import relay
 
@@ -212,7 +212,8 @@ def test_records_in_any_cuts_give_what_was_put_in(bodies: list[bytes], cut: int)
 @pytest.mark.parametrize(
     "garbage",
     [
-        b"\x03\0\0\0\0",
+        b"\x04\0\0\0\0",
+        record(NOTHING, b"something"),
         struct.pack(">BI", TEXT, 1 << 21),
         record(CLOSE, b""),
         record(CLOSE, b"\1"),
