@@ -1,18 +1,12 @@
-"""How files of workloads are shown."""
+"""How files of workloads and environments are shown."""
 
 import stat
 from collections.abc import Iterator
 from time import localtime, strftime
-from typing import TYPE_CHECKING, NamedTuple
 
-from kohakuriver.client.names import id_or_name, with_id
 from kohakuriver.client.output import Column, Screen, Style, Table, field_lines
-from kohakuriver.model.errors import BadRequest
 from kohakuriver.model.files import FileEntry, Kind
 from kohakuriver.model.units import show_bytes, unix_seconds
-
-if TYPE_CHECKING:
-    from kohakuriver.client.session import Session
 
 KINDS = {
     Kind.FILE: stat.S_IFREG,
@@ -22,23 +16,6 @@ KINDS = {
     Kind.SOCKET: stat.S_IFSOCK,
     Kind.DEVICE: stat.S_IFCHR,
 }
-
-
-class Where(NamedTuple):
-    """`ID:PATH` as it is typed: a path in a workload."""
-
-    task_id: str
-    path: str
-
-
-def where_of(session: "Session", text: str) -> Where:
-    """What was typed, with an id in the place of a name; without a path it is the root. Raises BadRequest, NotFound."""
-    word, _, path = text.partition(":")
-    try:
-        values = with_id(session, {"task_id": id_or_name(word)})
-    except ValueError as wrong:
-        raise BadRequest(f"{text[:60]!r} is not ID:PATH: {wrong}") from None
-    return Where(values["task_id"], path or "/")
 
 
 def file_table(screen: Screen) -> Table[FileEntry]:

@@ -6,16 +6,15 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from kohakuriver.client.command import Order
-from kohakuriver.client.files_view import Where
 from kohakuriver.client.pace import Patience
+from kohakuriver.client.places import Where, asked
 from kohakuriver.client.progress import ProgressLine
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
-from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict, NotFound, RiverError, Unavailable
 from kohakuriver.model.image import show_progress
 
@@ -65,59 +64,41 @@ def insist(order: Order, meter: Meter, once: Any) -> Any:
             patience.bear(away)
 
 
-def asked(order: Order, where: Where, **members: Any) -> dict[str, Any]:
-    """The members of a request about a path."""
-    attempt = getattr(order.parsed, "attempt", None)
-    about = {"task_id": Snowflake(int(where.task_id)), "path": where.path} | members
-    return about if attempt is None else about | {"attempt": attempt}
-
-
 # ---- up
 
 
 def upload(order: Order, local: str, where: Where) -> Any:
     """Put one file in its place; `-` is standard input. The host's answer as plain values."""
     if local == "-":
-        request = f.UploadFile(**asked(order, where))
-        return order.session.upload(api.UPLOAD, request, _pieces(sys.stdin.buffer))
+        return order.session.upload(*asked(order, where, api.UPLOAD), _pieces(sys.stdin.buffer))
     with opened(local) as file, ProgressLine(order.notes, order.screen) as line:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise BadRequest(f"{local}: neither a file nor a directory")
         meter = Meter(order, line, posixpath.basename(local), status.st_size)
         mode, part = stat.S_IMODE(status.st_mode) & 0o777, order.random_bytes(PART_BYTES).hex()
-        request = f.UploadFile(**asked(order, where), mode=mode, part=part)
+        so_far = where._replace(path=posixpath.join(posixpath.dirname(where.path), f.part_name(part)))
+
+        def send_rest() -> Any:
+            """Send what the part does not have yet."""
+            offset = meter.done = _arrived(order, so_far) if meter.fresh else 0
+            file.seek(offset)
+            rest = max(0, meter.total - offset)
+            request = asked(order, where, api.UPLOAD, mode=mode, part=part, offset=offset)
+            return order.session.upload(*request, meter.counted(_exactly(file, rest)), rest)
+
         try:
-            return insist(order, meter, lambda: _upload_rest(order, file, meter, request))
+            return insist(order, meter, send_rest)
         except (RiverError, KeyboardInterrupt):
-            _forget_part(order, request)
+            with suppress(RiverError):
+                order.session.another().call(*asked(order, so_far, api.DELETE))
             raise
 
 
-def _upload_rest(order: Order, file: BinaryIO, meter: Meter, request: f.UploadFile) -> Any:
-    """Send what the part does not have yet."""
-    offset = _arrived(order, request) if meter.fresh else 0
-    meter.done = offset
-    file.seek(offset)
-    rest = max(0, meter.total - offset)
-    chunks = meter.counted(_exactly(file, rest))
-    return order.session.upload(api.UPLOAD, replace(request, offset=offset), chunks, rest)
-
-
-def _part_of(request: f.UploadFile) -> dict[str, Any]:
-    path = posixpath.join(posixpath.dirname(request.path), f.part_name(request.part or ""))
-    return {"task_id": request.task_id, "attempt": request.attempt, "path": path}
-
-
-def _arrived(order: Order, request: f.UploadFile) -> int:
+def _arrived(order: Order, so_far: Where) -> int:
     with suppress(NotFound):
-        return order.session.call(api.STAT, f.LookAtFile(**_part_of(request))).size_bytes
+        return order.session.call(*asked(order, so_far, api.STAT)).size_bytes
     return 0
-
-
-def _forget_part(order: Order, request: f.UploadFile) -> None:
-    with suppress(RiverError):
-        order.session.another().call(api.DELETE, f.DeleteFile(**_part_of(request)))
 
 
 # ---- down
@@ -126,12 +107,12 @@ def _forget_part(order: Order, request: f.UploadFile) -> None:
 def download(order: Order, where: Where, local: str) -> int:
     """Get one file, whole or not at all; `-` is standard output. Returns how many bytes it has."""
     if local == "-":
-        return _pour(order, f.DownloadFile(**asked(order, where)), order.screen.out.buffer)
-    mode = order.session.call(api.STAT, f.LookAtFile(**asked(order, where))).mode & 0o777
+        return _pour(order, where, order.screen.out.buffer)
+    mode = order.session.call(*asked(order, where, api.STAT)).mode & 0o777
     part = f"{local}.{order.random_bytes(4).hex()}.part"
     try:
         with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            size = _pour(order, f.DownloadFile(**asked(order, where)), file)
+            size = _pour(order, where, file)
             os.fchmod(file.fileno(), mode & ~_umask())
         os.replace(part, local)
     except OSError as broken:
@@ -142,14 +123,14 @@ def download(order: Order, where: Where, local: str) -> int:
     return size
 
 
-def _pour(order: Order, request: f.DownloadFile, file: BinaryIO) -> int:
+def _pour(order: Order, where: Where, file: BinaryIO) -> int:
     with ProgressLine(order.notes, order.screen) as line:
-        meter = Meter(order, line, posixpath.basename(request.path))
+        meter = Meter(order, line, posixpath.basename(where.path))
         version = [""]
 
         def once() -> None:
-            rest = replace(request, offset=meter.done, version=version[0])
-            with order.session.stream(api.DOWNLOAD, rest) as stream:
+            rest = asked(order, where, api.DOWNLOAD, offset=meter.done, version=version[0])
+            with order.session.stream(*rest) as stream:
                 version[0] = stream.header(f.VERSION_HEADER) or ""
                 meter.total = int(stream.header(f.SIZE_HEADER) or 0)
                 file.writelines(meter.counted(stream.chunks()))
@@ -159,7 +140,7 @@ def _pour(order: Order, request: f.DownloadFile, file: BinaryIO) -> int:
         except Conflict:
             if not meter.done:
                 raise
-            raise Conflict(f"{request.path} was changed while it was read: get it again") from None
+            raise Conflict(f"{where.path} was changed while it was read: get it again") from None
         file.flush()
         return meter.done
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kohakuriver.client.command import Order
-from kohakuriver.client.files_view import Where
 from kohakuriver.client.output import safe
+from kohakuriver.client.places import Where, asked
 from kohakuriver.client.progress import ProgressLine
-from kohakuriver.client.transfers import Meter, asked
-from kohakuriver.model import files as f
+from kohakuriver.client.transfers import Meter
 from kohakuriver.model import files_api as api
 from kohakuriver.system.rooted import Owner, Root
 from kohakuriver.system.tree_archive import Tally, pack, unpack
@@ -21,7 +20,7 @@ def upload_tree(order: Order, local: str, where: Where) -> Any:
     with _root_at(local) as root, ProgressLine(order.notes, order.screen) as line:
         meter = Meter(order, line, posixpath.basename(local.rstrip("/")) or local)
         tar = pack(root, "/", left_out=_teller(order))
-        return order.session.upload(api.UNPACK, f.AtPath(**asked(order, where)), meter.counted(tar))
+        return order.session.upload(*asked(order, where, api.UNPACK), meter.counted(tar))
 
 
 def download_tree(order: Order, where: Where, local: str) -> Tally:
@@ -30,7 +29,7 @@ def download_tree(order: Order, where: Where, local: str) -> Tally:
     tally = Tally()
     with _root_at(local) as root, ProgressLine(order.notes, order.screen) as line:
         meter = Meter(order, line, posixpath.basename(where.path.rstrip("/")) or where.path)
-        with order.session.stream(api.PACK, f.AtPath(**asked(order, where))) as stream:
+        with order.session.stream(*asked(order, where, api.PACK)) as stream:
             unpack(root, "/", _reader(meter.counted(stream.chunks())), tally, left_out=_teller(order))
     return tally
 

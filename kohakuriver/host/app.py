@@ -108,6 +108,7 @@ ANSWERS: list[Bindable[Host]] = [
     *streams.ANSWERS,
     *filesystem.ANSWERS,
     *container_filesystem.ANSWERS,
+    *container_filesystem.CHANNELS,
     *filesystem.CHANNELS,
     *auth.ANSWERS,
     *accounts.ANSWERS,

@@ -1,7 +1,8 @@
 """The routes of files: the same for people at the host and for the host at a runner, but for who may ask."""
 
 from dataclasses import field, fields, make_dataclass, replace
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, overload
 
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
@@ -25,7 +26,7 @@ from kohakuriver.model.files import (
     WriteFile,
 )
 from kohakuriver.model.image import ENVIRONMENT_NAME
-from kohakuriver.model.route import ByteStream, Route, table_of
+from kohakuriver.model.route import ByteStream, Channel, Entry, Route, table_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -87,30 +88,47 @@ def at_runner(route: Route[Q, R]) -> Route[Q, R]:
     return replace(route, needs=Role.NODE, owns=Ownership.HOST)
 
 
-def at_environment(route: Route[Q, R]) -> Route[Any, R]:
-    """The same request about an environment on the host: its `name` in the place of a workload."""
+@overload
+def at_environment(entry: Route[Any, R]) -> Route[Any, R]: ...
+
+
+@overload
+def at_environment(entry: Channel[Any]) -> Channel[Any]: ...
+
+
+def at_environment(entry: Any) -> Any:
+    """The same request, or socket, about an environment on the host: its `name` in the place of a workload."""
+    return _at_environment(entry)
+
+
+@cache
+def _at_environment(entry: Entry) -> Entry:
     name = ("name", str, declare("The environment.", bounds=ENVIRONMENT_NAME))
     others = [
         (each.name, each.type, field(default=each.default, metadata=each.metadata))
-        for each in fields(route.takes)  # type: ignore[arg-type]
+        for each in fields(entry.takes)
         if each.name not in OF_WORKLOADS
     ]
-    takes = make_dataclass(f"{route.takes.__name__}OfEnvironment", [name, *others], frozen=True, kw_only=True)
+    takes = make_dataclass(f"{entry.takes.__name__}OfEnvironment", [name, *others], frozen=True, kw_only=True)
     return replace(
-        route,
-        name=f"environment.{route.name}",
-        path=route.path.replace("{task_id}", "environment/{name}"),
+        entry,
+        name=f"environment.{entry.name}",
+        path=entry.path.replace("{task_id}", "environment/{name}"),
         takes=takes,
         needs=Role.OPERATOR,
         owns=Ownership.NOTHING,
     )
 
 
-def of_workload(route: Route[Q, R], asked: Any) -> Q:
+def of_workload(entry: Route[Q, Any] | Channel[Q], asked: Any) -> Q:
     """What a request about an environment would be about a workload, for whoever needs no more than its paths."""
     given = {each.name: getattr(asked, each.name) for each in fields(asked) if each.name != "name"}
-    return route.takes(**{"task_id": Snowflake(0), **given})
+    return entry.takes(**{"task_id": Snowflake(0), **given})
 
 
 RUNNER_ROUTES = tuple(map(at_runner, ROUTES))
-ENVIRONMENT_ROUTES = tuple(map(at_environment, ROUTES))
+
+
+def environment_routes() -> tuple[Route[Any, Any], ...]:
+    """All of them; made when they are asked for, as a command needs but one or two."""
+    return tuple(map(at_environment, ROUTES))

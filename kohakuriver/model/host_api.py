@@ -226,7 +226,7 @@ def _whole_table() -> tuple[Route[Any, Any], ...]:
     from kohakuriver.model import auth_api, docker_api, files_api, join_api, overlay_api, ssh_api, vps_api
 
     others = (auth_api, join_api, ssh_api, docker_api, files_api, vps_api, overlay_api)
-    more = (*(route for each in others for route in each.ROUTES), *files_api.ENVIRONMENT_ROUTES)
+    more = (*(route for each in others for route in each.ROUTES), *files_api.environment_routes())
     return (*table_of(globals()), *more)
 
 

@@ -7,6 +7,7 @@ from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
 from kohakuriver.model.files import WatchFiles
+from kohakuriver.model.files_api import at_environment
 from kohakuriver.model.route import Channel, channels_of
 
 SIZE = Bounds(least=1, most=10_000)
@@ -118,6 +119,7 @@ WATCH = Channel(
     "What changes below a path of a workload, as JSON.",
     Ownership.WORKLOAD_USE,
 )
+WATCH_AT_ENVIRONMENT = at_environment(WATCH)
 CHANNELS = channels_of(globals())
 
 TERMINAL_AT_RUNNER = Channel(

@@ -23,7 +23,7 @@ TYPED_AS_WORDS = {"task submit": {"command", "arguments"}}
 NEVER_TYPED = {"secret_env", "registry_login"}  # they come from files
 NOT_BY_HAND |= {"overlay.ip.validate", "overlay.ip.stats"}  # `overlay status` and a submit tell as much
 NOT_BY_HAND |= {files_api.READ.name, files_api.WRITE.name}  # for browsers; commands take the ways without a limit
-NOT_BY_HAND |= {route.name for route in files_api.ENVIRONMENT_ROUTES}  # a person is in there with a shell
+NOT_BY_HAND |= {route.name for route in files_api.environment_routes()}  # `fs` asks these for env:NAME:PATH
 WHERE = {"task_id", "path"}  # one word: ID:PATH
 NOT_OFFERED = {
     "auth key add": {"public_key"},  # it comes from a file

@@ -1,4 +1,4 @@
-"""`kohakuriver fs …`: every command about files inside workloads."""
+"""`kohakuriver fs …`: every command about files inside workloads and environments."""
 
 import dataclasses
 import os
@@ -6,16 +6,19 @@ import posixpath
 from typing import Any
 
 from kohakuriver.client.command import Command, Flag, Order
-from kohakuriver.client.files_view import Where, file_detail, file_table, where_of
+from kohakuriver.client.files_view import file_detail, file_table
 from kohakuriver.client.flags import Spelling
 from kohakuriver.client.output import safe
-from kohakuriver.model import codec
+from kohakuriver.client.places import Where, asked, has_path, opened, where_of
+from kohakuriver.model import codec, stream_api
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
 from kohakuriver.model.errors import BadRequest, NotFound
 from kohakuriver.model.units import show_bytes
 
-WHERE = Flag(("where",), "The workload, and the path in it.", {"metavar": "ID[:PATH]"}, complete="workload")
+WHERE = Flag(
+    ("where",), "The workload (or env:NAME), and the path in it.", {"metavar": "ID[:PATH]"}, complete="workload"
+)
 PATHS = Flag(("where",), "What to take.", {"metavar": "ID:PATH", "nargs": "+"}, complete="workload")
 PATH = frozenset({"task_id", "path"})
 ATTEMPT = {"attempt": Spelling(metavar="N")}
@@ -25,12 +28,13 @@ def list_files(order: Order) -> int:
     """Print a directory, page by page; of a file its own line."""
     where = where_of(order.session, order.parsed.where)
     if _stat(order, where).kind is not f.Kind.DIRECTORY:
-        plain = [order.session.ask(api.STAT, f.LookAtFile(**_asked(order, where)))]
+        plain = [order.session.ask(*asked(order, where, api.STAT))]
         order.answer(plain, lambda: order.screen.lines(file_table(order.screen).lines(_entries(order, plain))))
         return 0
-    request, table, everything = f.ListFiles(**_asked(order, where)), file_table(order.screen), list[Any]()
+    (route, request), table = asked(order, where, api.LIST), file_table(order.screen)
+    everything: list[Any] = []
     while True:
-        page = order.session.ask(api.LIST, request)
+        page = order.session.ask(route, request)
         everything += page["entries"] if order.as_json else []
         if not order.as_json:
             order.screen.lines(table.lines(_entries(order, page["entries"])))
@@ -44,9 +48,8 @@ def list_files(order: Order) -> int:
 
 def show(order: Order) -> int:
     """Print all about what is at a path."""
-    plain = order.session.ask(
-        api.STAT, f.LookAtFile(**_asked(order, where_of(order.session, order.parsed.where), follow=False))
-    )
+    where = where_of(order.session, order.parsed.where)
+    plain = order.session.ask(*asked(order, where, api.STAT, follow=False))
     entry = order.session.understand(api.STAT, plain)
     order.answer(plain, lambda: order.screen.lines(file_detail(order.screen, entry)))
     return 0
@@ -70,14 +73,14 @@ def put(order: Order) -> int:
     if not sources:
         raise BadRequest("what is to be copied where? kohakuriver fs put LOCAL… ID:PATH")
     where = where_of(order.session, target)
-    into = len(sources) > 1 or target.endswith("/") or ":" not in target or _is_directory(order, where)
+    into = len(sources) > 1 or target.endswith("/") or not has_path(target) or _is_directory(order, where)
     done = []
     for source in sources:
         there = _below(where, os.path.basename(os.path.abspath(source))) if into and source != "-" else where
         plain = upload_tree(order, source, there) if os.path.isdir(source) else upload(order, source, there)
         done.append(plain | {"path": there.path})
         if not order.as_json:
-            order.screen.line(f"{source} -> {there.task_id}:{there.path}  {show_bytes(plain['size_bytes'])}")
+            order.screen.line(f"{source} -> {there}  {show_bytes(plain['size_bytes'])}")
     if order.as_json:
         order.screen.json(done)
     return 0
@@ -89,7 +92,7 @@ def get(order: Order) -> int:
     from kohakuriver.client.trees import download_tree
 
     where, local = _path(order, order.parsed.where), order.parsed.local
-    name = posixpath.basename(where.path.rstrip("/")) or where.task_id
+    name = posixpath.basename(where.path.rstrip("/")) or where.whose
     to = os.path.join(local, name) if local != "-" and os.path.isdir(local) else local
     if _stat(order, where).kind is f.Kind.DIRECTORY:
         if to == "-":
@@ -99,7 +102,7 @@ def get(order: Order) -> int:
         size = download(order, where, to)
     if to != "-":
         told = {"path": to, "size_bytes": size}
-        order.answer(told, lambda: order.screen.line(f"{where.task_id}:{where.path} -> {to}  {show_bytes(size)}"))
+        order.answer(told, lambda: order.screen.line(f"{where} -> {to}  {show_bytes(size)}"))
     return 0
 
 
@@ -107,8 +110,7 @@ def remove(order: Order) -> int:
     """Take away what is named."""
     recursive, gone = order.has("recursive"), []
     for text in order.parsed.where:
-        request = f.DeleteFile(**_asked(order, _path(order, text), recursive=recursive))
-        gone.append(order.session.ask(api.DELETE, request))
+        gone.append(order.session.ask(*asked(order, _path(order, text), api.DELETE, recursive=recursive)))
     if order.as_json:
         order.screen.json(gone)
     return 0
@@ -118,8 +120,7 @@ def make_directories(order: Order) -> int:
     """Make each directory that is named."""
     made = []
     for text in order.parsed.where:
-        request = f.MakeDirectory(**_asked(order, _path(order, text), parents=order.has("parents")))
-        made.append(order.session.ask(api.MKDIR, request))
+        made.append(order.session.ask(*asked(order, _path(order, text), api.MKDIR, parents=order.has("parents"))))
     if order.as_json:
         order.screen.json(made)
     return 0
@@ -128,13 +129,13 @@ def make_directories(order: Order) -> int:
 def move(order: Order) -> int:
     """Give something another path in the same workload."""
     where, text = _path(order, order.parsed.where), order.parsed.to
-    target = where_of(order.session, text) if ":" in text else Where(where.task_id, text)
-    if target.task_id != where.task_id:
-        raise BadRequest("both must be in the same workload: copy it with `fs get` and `fs put`")
+    target = where_of(order.session, text) if ":" in text else where._replace(path=text)
+    if target._replace(path="") != where._replace(path=""):
+        raise BadRequest("both must be in the same place: copy it with `fs get` and `fs put`")
     if _is_directory(order, target):
         target = _below(target, posixpath.basename(where.path.rstrip("/")))
-    request = f.RenameFile(**_asked(order, where, target=target.path, replace=order.has("replace")))
-    plain = order.session.ask(api.RENAME, request)
+    members = {"target": target.path, "replace": order.has("replace")}
+    plain = order.session.ask(*asked(order, where, api.RENAME, **members))
     if order.as_json:
         order.screen.json(plain)
     return 0
@@ -147,7 +148,7 @@ def watch(order: Order) -> int:
     from kohakuriver.client.streams.changes import follow_changes
 
     where = where_of(order.session, order.parsed.where)
-    request = f.WatchFiles(**_asked(order, where, recursive=order.has("recursive")))
+    channel, request = opened(order, where, stream_api.WATCH, recursive=order.has("recursive"))
     _stat(order, where)  # it is there, and ours
     order.session.close()
 
@@ -161,19 +162,13 @@ def watch(order: Order) -> int:
                 order.screen.line(f"{each.change:<8} {each.kind:<10} {safe(each.path) or where.path}")
         order.screen.out.flush()
 
-    asyncio.run(follow_changes(order, request, tell))
+    asyncio.run(follow_changes(order, channel, request, tell))
     return 0
-
-
-def _asked(order: Order, where: Where, **members: Any) -> dict[str, Any]:
-    from kohakuriver.client.transfers import asked
-
-    return asked(order, where, **members)
 
 
 def _path(order: Order, text: str) -> Where:
     """Raises BadRequest when no path is named, so that nothing is done to a whole workload by mistake."""
-    if not text.partition(":")[2]:
+    if not has_path(text):
         raise BadRequest(f"{text[:60]!r}: a path is missing: ID:PATH")
     return where_of(order.session, text)
 
@@ -183,7 +178,7 @@ def _below(where: Where, name: str) -> Where:
 
 
 def _stat(order: Order, where: Where) -> f.FileEntry:
-    return order.session.call(api.STAT, f.LookAtFile(**_asked(order, where)))
+    return order.session.call(*asked(order, where, api.STAT))
 
 
 def _is_directory(order: Order, where: Where) -> bool:
@@ -208,6 +203,9 @@ examples:
 Directories travel whole. Links that lead out of what is copied are left out, and told. A file takes its place when all
 of it is there; a copy goes on where it was when the connection breaks. What is put there belongs to the user that the
 workload runs as. /proc, /sys and /dev are not files of the workload.
+
+Environments on the host are reached the same way, as env:NAME:PATH (operators):
+  kohakuriver fs put requirements.txt env:lab:/root/
 """
 WATCH_MORE = """\
 A line for each thing that is created, changed or deleted; a new name is one gone and one made. It goes on until Ctrl-C or

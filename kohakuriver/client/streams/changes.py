@@ -2,25 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from kohakuriver.client.channel import open_channel
 from kohakuriver.client.command import Order
-from kohakuriver.model import codec, stream_api
+from kohakuriver.model import codec
 from kohakuriver.model.errors import Conflict, NotFound, Unavailable
-from kohakuriver.model.files import FileChanges, WatchFiles
+from kohakuriver.model.files import FileChanges
+from kohakuriver.model.route import Channel
 from kohakuriver.wire.sockets import error_in
 
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, PATIENCE_SECONDS = 0.2, 3.0, 600.0
 Tell = Callable[[FileChanges], None]
 
 
-async def follow_changes(order: Order, request: WatchFiles, tell: Tell) -> None:
+async def follow_changes(order: Order, channel: Channel[Any], request: Any, tell: Tell) -> None:
     """Until there is nothing to watch any more; raises RiverError, also when the host stays away."""
     loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
     worked_at: float | None = None
     while True:
         try:
-            socket = await open_channel(order.session, stream_api.WATCH, request, "")
+            socket = await open_channel(order.session, channel, request, "")
             while isinstance(message := await socket.receive(), str):
                 worked_at, pause = loop.time(), FIRST_PAUSE_SECONDS
                 tell(codec.decode(FileChanges, codec.loads(message), strict=False))

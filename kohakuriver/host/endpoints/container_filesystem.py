@@ -1,22 +1,31 @@
 """Files of environments, whose containers are on the host itself: the same requests as those about workloads."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from kohakuriver.host.state import Host
 from kohakuriver.host.store.audit import Deed
 from kohakuriver.model import files_api as api
+from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
+from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.files_api import at_environment, of_workload
 from kohakuriver.model.route import ByteStream, Route
+from kohakuriver.system.docker_environments import SeenEnvironment
 from kohakuriver.system.files import Files, Packing, Reading
+from kohakuriver.system.loops import Loops
 from kohakuriver.system.rooted import Root
+from kohakuriver.system.tree_watch import Watcher, watching
+from kohakuriver.wire.changes import tell_changes
+from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
+from kohakuriver.wire.sockets import Socket
 from kohakuriver.wire.uploads import Body, on_upload
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+LOOK_SECONDS = 2.0
 
 
 @asynccontextmanager
@@ -70,6 +79,31 @@ def bytes_in(route: Route[Q, R], act: Callable[[Files, Root, Q, AsyncIterator[by
     return on_upload(at_environment(route), handle)
 
 
+async def watch(host: Host, caller: Caller, asked: Any, socket: Socket) -> None:
+    """Tell what changes until the peer goes, or the container comes to be otherwise."""
+    async with opened(host, asked.name, writable=False) as root:
+        as_it_was = await host.environments.containers.get(asked.name)
+        wanted = of_workload(stream_api.WATCH, asked)
+        looking = Loops(host.clock)
+        with watching(host.files, Watcher(host.files, root, wanted, lambda: True)) as watcher:
+            looking.spawn("a watched environment", _stop_when_other(host, as_it_was, watcher))
+            try:
+                await tell_changes(watcher.changes(), watcher.stop, socket)
+            finally:
+                await looking.stop()
+
+
+async def _stop_when_other(host: Host, as_it_was: SeenEnvironment, watcher: Watcher) -> None:
+    """What is held open of a container that has ended is nobody's any more."""
+    seen: SeenEnvironment | None = as_it_was
+    while seen == as_it_was:
+        await host.clock.sleep(LOOK_SECONDS)
+        with suppress(EngineFailed):
+            found = {each.name: each for each in await host.environments.containers.all()}
+            seen = found.get(as_it_was.name)
+    watcher.stop()
+
+
 def _note(host: Host, caller: Caller, route: Route[Any, Any], asked: Any) -> None:
     host.auth.notes.add(caller, Deed(f"environment.{route.name}", f"environment:{asked.name}", asked.path))
 
@@ -87,3 +121,4 @@ ANSWERS: list[Bindable[Host]] = [
     answer(api.RENAME, Files.rename),
     answer(api.DELETE, Files.delete),
 ]
+CHANNELS = [on_channel(stream_api.WATCH_AT_ENVIRONMENT, watch)]

@@ -1,27 +1,23 @@
 """Files of workloads: each request opens the workload's root, does one thing in it, and closes it again."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
-from kohakuriver.model import codec, stream_api
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
+from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
-from kohakuriver.model.errors import RiverError
 from kohakuriver.model.files_api import at_runner
 from kohakuriver.runner.state import Runner
 from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.system.files import Packing, Reading
 from kohakuriver.system.rooted import Root
 from kohakuriver.system.tree_watch import Watcher, watching
+from kohakuriver.wire.changes import tell_changes
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
-from kohakuriver.wire.sockets import Socket, closing_of
+from kohakuriver.wire.sockets import Socket
 from kohakuriver.wire.uploads import Body, on_upload
-
-CHANGES_AT_ONCE = 1000  # in one message
 
 
 @asynccontextmanager
@@ -101,26 +97,7 @@ async def watch(runner: Runner, caller: Caller, asked: f.WatchFiles, socket: Soc
 
     async with opened(runner, asked) as root:
         with watching(runner.files, Watcher(runner.files, root, asked, is_as_it_was)) as watcher:
-            await asyncio.gather(_tell(watcher, socket), _hear(watcher, socket))
-
-
-async def _tell(watcher: Watcher, socket: Socket) -> None:
-    try:
-        async for found in watcher.changes():
-            for start in range(0, max(1, len(found.changes)), CHANGES_AT_ONCE):
-                part = replace(found, changes=found.changes[start : start + CHANGES_AT_ONCE])
-                await socket.send(codec.encode_text(part))
-        await socket.close()
-    except RiverError as refused:
-        await socket.close(*closing_of(refused))
-    except ConnectionResetError:
-        await socket.hang_up()
-
-
-async def _hear(watcher: Watcher, socket: Socket) -> None:
-    while await socket.receive() is not None:
-        pass
-    watcher.stop()
+            await tell_changes(watcher.changes(), watcher.stop, socket)
 
 
 def _streamed(made: Reading | Packing) -> Streamed:
