@@ -2,11 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from kohakuriver.host.services.image_work import ImageWork
 from kohakuriver.system.clock import SystemClock
+from kohakuriver.system.docker_environments import EnvironmentContainers
+from kohakuriver.system.docker_images import Images
+from kohakuriver.system.image_hands import FoundImage
 from tests.docker_daemon import IMAGE, Daemon
 from tests.host.rig import House, running
 
@@ -71,3 +75,42 @@ def test_a_host_without_docker_works_and_says_what_needs_it(tmp_path: Path) -> N
             assert status == 502 and message.startswith("environments need Docker on the host itself (DOCKER_SOCKET)")
 
     live(tmp_path, script, docker_socket=str(tmp_path / "none"))
+
+
+class MadeUp:
+    """An environment and its image, in the place of a daemon's."""
+
+    mark = "made up"
+
+    def __init__(self, size_bytes: int) -> None:
+        self.committed: list[str] = []
+        self._image = FoundImage("id", "digest", size_bytes, {})
+
+    async def get(self, name: str) -> None:
+        """It is there."""
+
+    async def commit(self, name: str, stem: str) -> None:
+        self.committed.append(stem)
+
+    async def find(self, image: str) -> FoundImage:
+        return self._image
+
+
+def test_an_environment_that_no_node_would_load_is_not_written_to_the_shared_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(self: ImageWork) -> None:
+        """There is a daemon."""
+
+    monkeypatch.setattr(ImageWork, "connect", connect)
+
+    async def script(house: House) -> None:
+        work, made_up = house.host.environments.work, MadeUp(3_000_000)
+        work.containers, work.images = cast(EnvironmentContainers, made_up), cast(Images, made_up)
+        await house.post("/api/docker/tarballs/big")
+        (job,) = await jobs_over(house)
+        assert job["state"] == "failed" and made_up.committed
+        assert "takes 3.0M" in job["message"] and "IMAGE_LIMIT_BYTES" in job["message"]
+        assert not list(work.tarballs.directory.glob("*"))
+
+    live(tmp_path, script, image_limit_bytes=2_000_000)

@@ -158,7 +158,13 @@ class ImageWork:
         before = await self.images.find(image_name(job.environment))
         await self.containers.commit(job.environment, stem)
         made = await self.images.find(image_name(job.environment))
-        transfer.step, transfer.total_bytes = "saving", made.size_bytes if made else 0
+        size_bytes, most_bytes = made.size_bytes if made else 0, self.settings.image_limit_bytes
+        if size_bytes > most_bytes:  # before it fills the storage that all share
+            raise EngineFailed(
+                f"environment {job.environment} takes {show_bytes(size_bytes)}; "
+                f"no node loads more than {show_bytes(most_bytes)} (IMAGE_LIMIT_BYTES)"
+            )
+        transfer.step, transfer.total_bytes = "saving", size_bytes
         part = await self._in_thread(lambda: self.tarballs.new_part(stem))
         with told_as(f"cannot save environment {job.environment}"):
             digest = await self._in_thread(
