@@ -22,6 +22,7 @@ ANSWER_SECONDS = 60.0
 UPLOAD_SECONDS = 600.0  # to take a piece of a body, or to bring all of it to the disk
 CHUNK_BYTES = 65536
 # A dead host is noticed on a silent stream after half a minute.
+PERHAPS_TLS = " (if it never answers, it may speak TLS: log in with --ca-fingerprint)"
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
@@ -244,7 +245,7 @@ class Session:
     def _lost(self, name: str, broken: Exception) -> NoReturn:
         raise Broken(
             f"the host at {self.address} was asked ({name}) but did not answer ({_why(broken)}): "
-            "look whether it was done before asking again"
+            f"look whether it was done before asking again{'' if self.encrypted else PERHAPS_TLS}"
         ) from broken
 
     def _error(self, answer: http.client.HTTPResponse) -> errors.RiverError:

@@ -153,6 +153,11 @@ def test_a_submit_is_repeated_only_with_a_key_that_makes_it_safe() -> None:
     assert made.task_ids == [1] and len(received) == 2
 
 
+def test_who_is_hung_up_on_learns_that_the_host_may_speak_tls() -> None:
+    with stranger(b"", b"") as (session, _), pytest.raises(Broken, match="--ca-fingerprint"):
+        session.call(api.NODE_LIST, Nothing())
+
+
 def test_a_kill_is_never_repeated() -> None:
     with stranger(b"") as (session, received), pytest.raises(Broken):
         session.call(api.TASK_KILL, ID)
