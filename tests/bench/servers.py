@@ -27,7 +27,7 @@ class Program:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self) -> float:
-        """Resident memory in MB that no other process shares with it (USS), as the kernel counts it."""
+        """Resident memory in MB, as the kernel counts it."""
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         values = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
         return values["Rss"] * 1024 / 1e6
@@ -77,7 +77,7 @@ def host(pyz: Path, folder: Path, env: Mapping[str, str] | None = None) -> Itera
     port = free_port()
     settings = {
         "KOHAKURIVER_HOST_PORT": str(port),
-        "KOHAKURIVER_HOST_SSH_PROXY_PORT": "0",
+        "KOHAKURIVER_HOST_SSH_PROXY_PORT": str(free_port()),
         "KOHAKURIVER_AUTH_ENABLED": "false",
         "KOHAKURIVER_DEFAULT_CONTAINER_NAME": "",
         "KOHAKURIVER_STATE_DIR": str(folder / "host"),

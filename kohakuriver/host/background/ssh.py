@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import os
+import socket
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TRY_AGAIN_SECONDS = 30.0
+BACKLOG = 256
 
 
 @dataclass(slots=True)
@@ -67,11 +71,16 @@ class SshKeeper:
         """Serve the port until this is cancelled; tried again later when somebody else has the port."""
         while True:
             try:
-                proxy = await self.ready()
-                async with await proxy.listen(self.settings.host_ssh_proxy_port) as acceptor:
-                    self.port = acceptor.get_port()
+                with closing(await _opened(self.settings)) as doors:
+                    self.port = doors.port
                     log.info("ssh is ready port=%d", self.port)
-                    await asyncio.get_running_loop().create_future()
+                    if self._proxy is None:  # what serves it is large, and most hosts are never visited
+                        await doors.first_visit()
+                    proxy = await self.ready()
+                    async with AsyncExitStack() as serving:
+                        for door in doors.sockets:
+                            await serving.enter_async_context(await proxy.listen(door))
+                        await asyncio.get_running_loop().create_future()
             except OSError as refused:
                 log.warning("no SSH, for now: port %d: %s", self.settings.host_ssh_proxy_port, refused)
             finally:
@@ -79,3 +88,50 @@ class SshKeeper:
                 if self._proxy is not None:
                     self._proxy.hang_up()
             await self.auth.accounts.clock.sleep(TRY_AGAIN_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Sockets that listen on the port, one for each address; whoever comes waits there until somebody serves."""
+
+    sockets: tuple[socket.socket, ...]
+
+    @property
+    def port(self) -> int:
+        number: int = self.sockets[0].getsockname()[1]
+        return number
+
+    async def first_visit(self) -> None:
+        """Wait for somebody to come."""
+        loop = asyncio.get_running_loop()
+        came = asyncio.Event()
+        for door in self.sockets:
+            loop.add_reader(door, came.set)
+        try:
+            await came.wait()
+        finally:
+            for door in self.sockets:
+                loop.remove_reader(door)
+
+    def close(self) -> None:
+        """Turn away who waits, and listen no more."""
+        for door in self.sockets:
+            door.close()
+
+
+async def _opened(settings: HostSettings) -> Doors:
+    """Bind and listen; raises OSError when the port is taken."""
+    address, port = settings.host_bind_ip or None, settings.host_ssh_proxy_port
+    bound = await asyncio.get_running_loop().create_server(asyncio.Protocol, address, port, start_serving=False)
+    try:
+        doors = Doors(tuple(socket.socket(fileno=os.dup(each.fileno())) for each in bound.sockets))
+    finally:
+        bound.close()
+    try:
+        for door in doors.sockets:
+            door.setblocking(False)
+            door.listen(BACKLOG)
+    except OSError:
+        doors.close()
+        raise
+    return doors

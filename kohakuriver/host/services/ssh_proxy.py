@@ -5,6 +5,7 @@ in there if one listens, else to ours, which stands for it. `ssh -p 8002 WORKLOA
 """
 
 import logging
+import socket
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,11 +63,10 @@ class SshProxy:
         for connection in list(self.connections):
             connection.abort()
 
-    async def listen(self, port: int) -> asyncssh.SSHAcceptor:
-        """Begin to listen; raises OSError when the port is taken."""
+    async def listen(self, door: socket.socket) -> asyncssh.SSHAcceptor:
+        """Serve whoever comes to a socket that listens."""
         return await asyncssh.listen(
-            self.settings.host_bind_ip or None,
-            port,
+            sock=door,
             server_factory=lambda: Visitor(self),
             server_host_keys=self.keys.of_port,
             backlog=256,

@@ -204,8 +204,8 @@ def give_host_keys(state_dir: Path) -> None:
 
 
 @asynccontextmanager
-async def open_door(folder: Path, **settings: Any) -> AsyncIterator[Door]:
-    """A house whose SSH port is open until the block ends."""
+async def open_door(folder: Path, *, visited: bool = True, **settings: Any) -> AsyncIterator[Door]:
+    """A house whose SSH port is open until the block ends, and was visited before unless said otherwise."""
     chosen = settings_in(folder, **settings)
     give_host_keys(Path(chosen.state_dir))
     async with open_house(chosen) as house:
@@ -217,6 +217,8 @@ async def open_door(folder: Path, **settings: Any) -> AsyncIterator[Door]:
             async with asyncio.timeout(SECONDS):
                 while not keeper.port:
                     await asyncio.sleep(0.01)
+                if visited:
+                    await keeper.ready()
             yield Door(house, keeper, here, folder)
         finally:
             await loops.stop()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kohakuriver.model.access import Role
-from tests.host.ssh.doors import Door, at_the_door
+from tests.host.ssh.doors import Door, at_the_door, open_door
 
 DENIED = "Permission denied"
 
@@ -23,6 +23,18 @@ def test_a_person_is_in_his_workload_by_its_id(tmp_path: Path) -> None:
         assert door.here.wanted[-1].user == "ada"
 
     at_the_door(tmp_path, work)
+
+
+def test_what_serves_is_made_for_the_first_who_comes_and_he_waits_for_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with open_door(tmp_path, visited=False) as door, asyncio.timeout(60):
+            assert door.keeper._proxy is None
+            reader, writer = await asyncio.open_connection("127.0.0.1", door.keeper.port)
+            assert (await reader.readline()).startswith(b"SSH-2.0-KohakuRiver")
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(run())
 
 
 def test_a_person_jumps_to_his_workload_although_no_ssh_server_is_inside(tmp_path: Path) -> None:
