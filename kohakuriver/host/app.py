@@ -298,7 +298,9 @@ def _start_loops(host: Host) -> None:
     host.loops.start("accounts", keeper.sweep, ACCOUNTS_INTERVAL_SECONDS)
     host.loops.run("image work", host.environments.work.keep_working)
     host.loops.start("image progress", host.environments.work.tell_progress, PROGRESS_INTERVAL_SECONDS)
-    leases = LeaseKeeper(host.db, host.registry, host.auth.uses, host.idle, host.clock, host.dispatch.wake)
+    leases = LeaseKeeper(
+        host.db, host.registry, host.auth.uses, host.idle, host.clock, host.dispatch.wake, host.scheduler.tell_inside
+    )
     host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
     host.loops.start("scrub", host.db.scrub, SCRUB_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)

@@ -1,10 +1,24 @@
 """The runner's table, the part about VPS."""
 
+from dataclasses import dataclass
+
 from kohakuriver.model.access import Ownership, Role
+from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.fields import NO_CONTROL, Bounds, declare
 from kohakuriver.model.report import WorkloadState
 from kohakuriver.model.route import MEGABYTE, Route, table_of
 from kohakuriver.model.runner_api import Execute, Kill, Nothing, TaskRef
 from kohakuriver.model.vps import Snapshot, SnapshotId, TakeSnapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellInside:
+    """What whoever is in a VPS should know."""
+
+    task_id: Snowflake
+    attempt: int
+    text: str = declare("One line.", bounds=Bounds(length=500, pattern=NO_CONTROL))
+
 
 N, H = Role.NODE, Ownership.HOST
 V = "/api/vps"
@@ -40,6 +54,9 @@ DELETE_SNAPSHOT = Route(
     N,
     "Take a snapshot away.",
     H,
+)
+TELL_INSIDE = Route(
+    "vps.tell", "POST", V + "/{task_id}/tell", TellInside, Nothing, N, "Write a line into its open terminals.", H
 )
 
 ROUTES = table_of(globals())

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from kohakuriver.model.errors import BadRequest, RiverError
 from kohakuriver.model.terminal import EndInput, Input, Leave, Resize
 from kohakuriver.system.engine import WorkloadKey
-from kohakuriver.system.engine_exec import ExecSession
+from kohakuriver.system.engine_exec import OUT, ExecSession
 
 BUFFER_BYTES = 1 << 20
 FRAME_BYTES = 256 * 1024
 INPUT_BYTES = 512 * 1024  # more than a program sends before it hears that it was taken
+NOTICE = "\r\n\x1b[7m kohakuriver: {} \x1b[0m\r\n"  # in reverse video, on a line of its own
 Typing = Input | Resize | EndInput | Leave
 
 
@@ -136,7 +137,10 @@ class Typed:
 class Session:
     """One session of one person in one attempt; `lonely_since` is when (monotonic) its last holder went."""
 
-    def __init__(self, key: WorkloadKey, user: str, process: ExecSession, now: float) -> None:
+    def __init__(
+        self, key: WorkloadKey, user: str, process: ExecSession, now: float, *, on_screen: bool = True
+    ) -> None:
+        self.on_screen = on_screen
         self.id, self.key, self.user, self.process = secrets.token_hex(16), key, user, process
         self.output, self.typed = Output(), Typed()
         self.taken_bytes = 0
@@ -177,6 +181,12 @@ class Session:
                         await self.process.resize(rows, columns)
                 case EndInput():
                     await self.process.write_eof()
+
+    def tell(self, text: str) -> None:
+        """A line of ours among what the process writes; nothing is added to what a program reads."""
+        if self.on_screen and not self.is_over:
+            self.output.append(OUT, NOTICE.format(text).encode())
+            self._ring()
 
     def hold(self, received: int) -> Listener:
         """Take it over, from wherever it is held now; raises BadRequest for output that is not there."""

@@ -42,7 +42,8 @@ class Terminals:
             rows=asked.rows,
             columns=asked.columns,
         )
-        session = Session(held.key, user, await engine.exec(held.key, spec), self.bench.clock.monotonic())
+        process = await engine.exec(held.key, spec)
+        session = Session(held.key, user, process, self.bench.clock.monotonic(), on_screen=asked.tty)
         self._sessions[session.id] = session
         self.bench.loops.spawn(f"terminal of {held.key.task_id}", session.run())
         self.bench.loops.spawn(f"input of {held.key.task_id}", session.feed())
@@ -61,6 +62,11 @@ class Terminals:
         if not found:
             raise NotFound(f"nobody has a terminal in task {key.task_id}")
         return found[-1]
+
+    def tell(self, key: WorkloadKey, text: str) -> None:
+        """Write a line of ours into every terminal of a workload, so that whoever is in there sees it."""
+        for session in self._in(key):
+            session.tell(text)
 
     async def end(self, session: Session) -> None:
         """End it now."""

@@ -19,7 +19,7 @@ from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, Conflict, EngineFailed, NotFound, RiverError
 from kohakuriver.model.image import NodeImage, SyncPhase, SyncState
-from kohakuriver.model.node import Gpu, Machine, Metrics, NumaNode, Sample
+from kohakuriver.model.node import Gpu, Machine, NumaNode
 from kohakuriver.model.report import (
     Acknowledged,
     Changed,
@@ -41,6 +41,7 @@ from kohakuriver.model.runner_api import (
     SyncImage,
     TaskRef,
 )
+from kohakuriver.model.runner_vps_api import TellInside
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.vps import Snapshot, SnapshotId, SnapshotState, TakeSnapshot
 from kohakuriver.runner.attempt import claim_of
@@ -210,6 +211,11 @@ async def discard(runner: MadeUpRunner, caller: Caller, asked: Attempt) -> Nothi
     return Nothing()
 
 
+async def tell_inside(runner: MadeUpRunner, caller: Caller, asked: TellInside) -> Nothing:
+    runner.orders.append(asked)
+    return Nothing()
+
+
 async def snapshots(runner: MadeUpRunner, caller: Caller, asked: TaskRef) -> list[Snapshot]:
     return [each for each in runner.saved if each.task_id == asked.task_id]
 
@@ -282,6 +288,7 @@ ANSWERS: list[Answer[MadeUpRunner]] = [
     on(runner_vps_api.SNAPSHOTS, snapshots),
     on(runner_vps_api.TAKE_SNAPSHOT, take_snapshot),
     on(runner_vps_api.DELETE_SNAPSHOT, delete_snapshot),
+    on(runner_vps_api.TELL_INSIDE, tell_inside),
     on(runner_api.KILL, kill),
     on(runner_api.DISCARD, discard),
     on(runner_api.PAUSE, pause),
@@ -480,13 +487,6 @@ def play(folder: Path, script: Callable[[House], Awaitable[None]], **settings: A
             await script(house)
 
     asyncio.run(body())
-
-
-METRICS = Metrics(cpu_percent=12.5, memory_total_bytes=8 * 10**9, memory_used_bytes=10**9)
-
-
-def sample(at: float) -> Sample:
-    return Sample(at=at, cpu_percent=1.0)
 
 
 def ids(page: Any) -> list[int]:

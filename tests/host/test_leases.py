@@ -10,6 +10,7 @@ from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.lifecycle import Status
 from kohakuriver.model.report import State
+from kohakuriver.model.runner_vps_api import TellInside
 from kohakuriver.model.units import rfc3339
 from kohakuriver.model.vps import Vps
 from kohakuriver.model.vps_api import VpsId
@@ -68,6 +69,9 @@ def test_a_lease_ends_after_a_warning_unless_it_is_extended(tmp_path: Path) -> N
         await house.passes(40, alpha)
         notice = (await house.get(f"{V}/{ends}"))["notice"]
         assert notice.startswith("it will be stopped in ") and "kohakuriver vps extend ends 2h" in notice
+        said = [each for each in alpha.orders if isinstance(each, TellInside)]
+        assert [(str(each.task_id), each.attempt) for each in said] == [(ends, 1)], "once, and to nobody else"
+        assert "kohakuriver vps extend ends 2h" in said[0].text
         extended = await house.post(f"{V}/{ends}/extend", {"seconds": 100})
         assert extended["notice"] is None
         await house.passes(60, alpha)

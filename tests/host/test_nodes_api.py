@@ -12,12 +12,14 @@ import pytest
 from kohakuriver.model import codec, errors, host_api
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.host_api import Health
-from kohakuriver.model.node import Node
+from kohakuriver.model.node import Metrics, Node, Sample
 from kohakuriver.model.report import Changed, Heartbeat, Report
 from kohakuriver.model.route import Route
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Request, Signer, SteadyTime
-from tests.host.rig import METRICS, House, MadeUpRunner, play, sample
+from tests.host.rig import House, MadeUpRunner, play
+
+METRICS = Metrics(cpu_percent=12.5, memory_total_bytes=8 * 10**9, memory_used_bytes=10**9)
 
 
 def test_a_node_is_told_as_its_runner_told_it(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_health_has_the_totals_and_a_minute_of_history(tmp_path: Path) -> None:
         runner = await house.runner("n1", cores=4, gpus=2)
         await house.runner("n2", cores=2, gpus=0)
         for first in range(0, 90, 5):
-            await runner.heartbeat(samples=[sample(float(at)) for at in range(first, first + 5)])
+            await runner.heartbeat(samples=[Sample(at=float(at), cpu_percent=1.0) for at in range(first, first + 5)])
         await house.becomes(await house.submit("stay", required_gpus=2, targets=["n1"]), "running")
         told = await house.get("/api/health")
         health = codec.decode(Health, told)

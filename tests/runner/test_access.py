@@ -27,6 +27,7 @@ from kohakuriver.model.runner_api import (
     WhichSync,
 )
 from kohakuriver.model.runner_key_api import Half, TakeKey
+from kohakuriver.model.runner_vps_api import TellInside
 from kohakuriver.model.vps import SnapshotId, TakeSnapshot
 from kohakuriver.runner.app import ANSWERS, CHANNELS
 from kohakuriver.wire.call import Peer
@@ -106,6 +107,7 @@ REQUESTS: dict[str, Any] = {
     "vps.snapshot.create": TakeSnapshot(task_id=TASK),
     "vps.snapshot.delete": SnapshotId(task_id=TASK, timestamp=1),
     "discard": Attempt(task_id=TASK, attempt=1),
+    "vps.tell": TellInside(task_id=TASK, attempt=1, text="told"),
     "pause": Attempt(task_id=TASK, attempt=1),
     "resume": Attempt(task_id=TASK, attempt=1),
     "stdout": ReadOutput(task_id=TASK),

@@ -13,6 +13,7 @@ from kohakuriver.model import codec, stream_api
 from kohakuriver.model import terminal as frames
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound, RiverError
+from kohakuriver.model.runner_vps_api import TELL_INSIDE, TellInside
 from kohakuriver.model.stream_api import RunnerTerminal, StartTerminal
 from kohakuriver.model.terminal import BYTES, TEXT, Kind
 from kohakuriver.runner.terminal_session import BUFFER_BYTES
@@ -122,6 +123,24 @@ def test_a_command_without_a_terminal_is_like_a_pipe(tmp_path: Path) -> None:
         _, code = await asyncio.gather(give(), program.until_exit())
         assert (code, program.said) == (5, {Kind.OUTPUT: data, Kind.ERRORS: b"done\n"})
         assert program.taken > 0
+        await settled(lambda: sessions(stage) == 0)
+
+    on_stage(tmp_path, script)
+
+
+def test_what_whoever_is_inside_should_know_stands_in_his_terminal_and_in_no_pipe(tmp_path: Path) -> None:
+    async def script(stage: Stage) -> None:
+        person = await begin(stage, "sh", "-c", "echo ready; cat")
+        pipe = await begin(stage, "sh", "-c", "echo ready; cat", tty=False)
+        for each in (person, pipe):
+            await each.until(b"ready")
+        told = TellInside(task_id=Snowflake(1), attempt=1, text="it will be stopped in 10m00s")
+        await stage.call(TELL_INSIDE, told)
+        await person.until(b"\x1b[7m kohakuriver: it will be stopped in 10m00s \x1b[0m\r\n")
+        await pipe.socket.send(frames.frame(Kind.END_INPUT))
+        assert await pipe.until_exit() == 0 and pipe.said[Kind.OUTPUT] == b"ready\n"
+        await person.type(b"\x04")
+        assert await person.until_exit() == 0
         await settled(lambda: sessions(stage) == 0)
 
     on_stage(tmp_path, script)

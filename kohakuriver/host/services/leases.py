@@ -9,15 +9,19 @@ from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.units import show_seconds, unix_seconds
 from kohakuriver.model.vps import Vps
 
-WARNING_SECONDS = 600.0
+WARNING_SECONDS, LAST_WARNING_SECONDS = 600.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why it is to be stopped now (empty: it is not), and what its user should know before that (empty: nothing)."""
+    """Why it is to be stopped now (empty: it is not), and what its user should know before that (empty: nothing).
+
+    `urgency` grows from 0 (nothing is due) each time that he should be told again.
+    """
 
     why: str = ""
     notice: str = ""
+    urgency: int = 0
 
 
 def judge(vps: Vps, idle_seconds: float | None, now: float) -> Verdict:
@@ -31,7 +35,8 @@ def judge(vps: Vps, idle_seconds: float | None, now: float) -> Verdict:
             name = vps.name or vps.task_id
             return Verdict(
                 notice=f"it will be stopped in {show_seconds(left_seconds)}: {what} {show_seconds(allowed)}; "
-                f"to go on: kohakuriver vps extend {name} 2h"
+                f"to go on: kohakuriver vps extend {name} 2h",
+                urgency=1 if left_seconds > LAST_WARNING_SECONDS else 2,
             )
     return Verdict()
 

@@ -20,7 +20,7 @@ from kohakuriver.model.image import Tarball
 from kohakuriver.model.lifecycle import ADOPTABLE, FINAL, Desired, Event, Status
 from kohakuriver.model.node import NodeStatus
 from kohakuriver.model.report import Acknowledged, AttemptRef, Report, State, WorkloadState
-from kohakuriver.model.runner_vps_api import CREATE_VPS, DELETE_VPS, RESTART_VPS, STOP_VPS
+from kohakuriver.model.runner_vps_api import CREATE_VPS, DELETE_VPS, RESTART_VPS, STOP_VPS, TELL_INSIDE, TellInside
 from kohakuriver.model.task import Task, TaskSpec, spec_values
 from kohakuriver.model.units import rfc3339
 from kohakuriver.model.vps import Vps
@@ -33,7 +33,7 @@ from kohakuriver.wire.sign import WINDOW_SECONDS
 UNKNOWN_GRACE_SECONDS = 60.0
 # A report may be so old when it is taken: signed within the window, or made once and signed twice by a caller that waits.
 ABSENCE_GRACE_SECONDS = WINDOW_SECONDS + 2 * DEFAULT_TIMEOUT_SECONDS
-DELETE_SECONDS = 120.0
+DELETE_SECONDS, TELL_SECONDS = 120.0, 5.0
 SHUN_FIRST_SECONDS, SHUN_CAP_SECONDS = 2.0, 60.0
 
 
@@ -180,6 +180,11 @@ class TaskScheduler:
             spare=vps.restore if isinstance(vps, Vps) else None,
         )
         await self._peer(row).call(STOP_VPS, request)
+
+    async def tell_inside(self, vps: Vps, text: str) -> None:
+        """Write a line into the open terminals of a VPS; raises RiverError."""
+        asked = TellInside(task_id=vps.task_id, attempt=vps.attempt, text=text)
+        await self.peer_at(vps.assigned_node or "").call(TELL_INSIDE, asked, TELL_SECONDS)
 
     async def delete_on_runner(self, row: Live) -> None:
         """Have the node of a stopped VPS take everything of it away; only then is it gone."""

@@ -8,6 +8,7 @@ from kohakuriver.model.runner_api import Execute, Kill, Nothing, TaskRef
 from kohakuriver.model.vps import Snapshot, SnapshotId, TakeSnapshot
 from kohakuriver.runner.attempt import STANDING
 from kohakuriver.runner.state import Runner
+from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.wire.serve import on
 
 
@@ -47,6 +48,11 @@ async def delete_snapshot(runner: Runner, caller: Caller, asked: SnapshotId) -> 
     return Nothing()
 
 
+async def tell_inside(runner: Runner, caller: Caller, asked: api.TellInside) -> Nothing:
+    runner.terminals.tell(WorkloadKey(asked.task_id, asked.attempt), asked.text)
+    return Nothing()
+
+
 ANSWERS = [
     on(api.CREATE_VPS, take_on),
     on(api.RESTART_VPS, take_on),
@@ -55,4 +61,5 @@ ANSWERS = [
     on(api.SNAPSHOTS, snapshots),
     on(api.TAKE_SNAPSHOT, take_snapshot),
     on(api.DELETE_SNAPSHOT, delete_snapshot),
+    on(api.TELL_INSIDE, tell_inside),
 ]
