@@ -8,7 +8,7 @@ from typing import TypeVar
 from kohakuriver.host.endpoints.sockets import join
 from kohakuriver.host.state import Host
 from kohakuriver.host.store import tasks
-from kohakuriver.host.store.audit import Deed
+from kohakuriver.host.store.audit import FAILED, OK, Deed
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
 from kohakuriver.model import stream_api
@@ -90,12 +90,14 @@ def bytes_in(route: Route[Q, R]) -> UploadHandler[Host, Q, R]:
     """Hand the body on to the runner as it comes; how many bytes passed is written down, also when it breaks off."""
 
     async def handle(host: Host, caller: Caller, asked: Q, body: Body) -> R:
-        place, passed = await place_of(host, asked), Passed()
+        place, passed, result = await place_of(host, asked), Passed(), FAILED
         try:
             chunks = passed.chunks(body.chunks)
-            return await place.peer.upload(route, replace(asked, attempt=place.attempt), chunks, body.size)
+            told = await place.peer.upload(route, replace(asked, attempt=place.attempt), chunks, body.size)
+            result = OK
+            return told
         finally:
-            host.auth.notes.add(caller, _deed(route.name, asked, f"{asked.path} {passed.count} bytes"))
+            host.auth.notes.add(caller, _deed(route.name, asked, f"{asked.path} {passed.count} bytes", result))
 
     return handle
 
@@ -119,8 +121,8 @@ class Passed:
             yield chunk
 
 
-def _deed(action: str, asked: f.AtPath, detail: str) -> Deed:
-    return Deed(action, f"task:{asked.task_id}", detail)
+def _deed(action: str, asked: f.AtPath, detail: str, result: str = OK) -> Deed:
+    return Deed(action, f"task:{asked.task_id}", detail, result)
 
 
 def _detail(asked: f.AtPath) -> str:
