@@ -33,7 +33,9 @@ async def carry_files(process: Process, socket: Socket) -> None:
     writer = process.stdout
     try:
         await asyncio.gather(
-            _up(process.stdin, socket), _down(socket, writer, lambda: process.exit(0)), _until_closed(writer, socket)
+            _up(process.stdin, socket),
+            _down(socket, writer, lambda: _part(process, socket)),
+            _until_closed(writer, socket),
         )
     finally:
         writer.close()
@@ -112,6 +114,18 @@ async def _from_process(socket: Socket, process: Process) -> None:
             writer = process.stderr if kind is Kind.ERRORS else process.stdout
             writer.write(payload)
             await writer.drain()
-    broken = error_in(socket.close_code, socket.close_reason) or "the connection to the node broke"
-    process.stderr.write(f"kohakuriver: {broken}\r\n".encode())
+    _tell_why(process, error_in(socket.close_code, socket.close_reason) or "the connection to the node broke")
+
+
+def _part(process: Process, socket: Socket) -> None:
+    """Files are all right when their end was said."""
+    if broken := error_in(socket.close_code, socket.close_reason):
+        _tell_why(process, broken)
+    else:
+        process.exit(0)
+
+
+def _tell_why(process: Process, broken: object) -> None:
+    with suppress(*GONE):
+        process.stderr.write(f"kohakuriver: {broken}\r\n".encode())
     process.exit(255)
