@@ -11,6 +11,7 @@ ENVIRONMENT_NAME = Bounds(length=63, shortest=1, pattern=ENVIRONMENT)
 STEM = rf"{ENVIRONMENT}-[0-9]{{9,12}}"  # of a tarball's file: {name}-{unix seconds}
 DIGEST = r"[0-9a-f]{64}"
 TARBALL_LABEL = "kohakuriver.tarball"  # of an image: the stem of the tarball it came in
+IMAGE_PREFIX = "kohakuriver/"
 TARBALL_FOLDER = "kohakuriver-containers"  # in SHARED_DIR
 SETTLED_SECONDS = 1.0  # before it, a rate says nothing
 
@@ -67,7 +68,7 @@ class NodeImage:
 
 def image_name(environment: str) -> str:
     """The image of an environment, wherever it is."""
-    return f"kohakuriver/{environment}:base"
+    return f"{IMAGE_PREFIX}{environment}:base"
 
 
 def environment_of(stem: str) -> tuple[str, int]:

@@ -160,9 +160,11 @@ class Images:
         path = await self.fetch.get(tarball, copy.transfer)
         copy.enter(SyncPhase.LOADING, f"checks {tarball.stem}", self._clock.monotonic())
         try:
-            labels = await self.fetch.disk.do(lambda: check_archive(path, tarball.image, self.fetch.limits))
-            if labels.get(TARBALL_LABEL) != tarball.stem:
-                raise BadArchive(f"the image in it says that it is {labels.get(TARBALL_LABEL, 'no tarball')!r:.100}")
+            checked = await self.fetch.disk.do(lambda: check_archive(path, tarball.image, self.fetch.limits))
+            if checked.labels.get(TARBALL_LABEL) != tarball.stem:
+                raise BadArchive(
+                    f"the image in it says that it is {checked.labels.get(TARBALL_LABEL, 'no tarball')!r:.100}"
+                )
             copy.enter(SyncPhase.LOADING, f"loads {tarball.stem}", self._clock.monotonic())
             await hands.load(path, copy.transfer)
             await self._write_down(hands, tarball.image)

@@ -26,8 +26,9 @@ from kohakuriver.system.tar_headers import (
     shown,
 )
 
-__all__ = ["BadArchive", "Limits", "check_archive"]
+__all__ = ["BadArchive", "Checked", "Limits", "check_archive"]
 _SHA256 = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")
+_NAME = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]{0,250}:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
@@ -73,22 +74,32 @@ class _Archive:
             raise BadArchive(f"{shown(str(name))} is no JSON: {broken}") from None
 
 
-def check_archive(path: Path, image: str, limits: Limits) -> Mapping[str, str]:
-    """The labels of the image in the file, which must be this one alone; blocking. Raises BadArchive, OSError."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The one image in an archive: its name, the SHA-256 of its configuration (in hex), its labels."""
+
+    image: str
+    config_digest: str
+    labels: Mapping[str, str]
+
+
+def check_archive(path: Path, image: str | None, limits: Limits) -> Checked:
+    """The image in the file, which must be this one (None: any) alone; blocking. Raises BadArchive, OSError."""
     with path.open("rb") as file:
         archive = _survey(file, path.stat().st_size, limits)
         if "manifest.json" not in archive.places:
             raise BadArchive("it has no manifest.json, so it is no image archive")
-        config_name, layers = _manifest(archive, image)
+        named, config_name, layers = _manifest(archive, image)
         config = archive.json(config_name)
         diff_ids = _at(config, "rootfs", "diff_ids")
         if not isinstance(diff_ids, list) or len(diff_ids) != len(layers):
             raise BadArchive(f"its manifest names {len(layers)} layers, its configuration others")
         if "index.json" in archive.places:
-            _check_index(archive, image, [config_name, *layers])
+            _check_index(archive, named, [config_name, *layers])
         _check_layers(archive, dict.fromkeys(archive.links.get(name, name) for name in layers))
-        labels = _at(config, "config", "Labels")
-        return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
+        labels, digest = _at(config, "config", "Labels"), _SHA256.fullmatch(config_name)
+        told = {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
+        return Checked(named, digest[1] if digest else "", told)
 
 
 def _survey(file: BinaryIO, size: int, limits: Limits) -> _Archive:
@@ -116,16 +127,24 @@ def _survey(file: BinaryIO, size: int, limits: Limits) -> _Archive:
     return archive
 
 
-def _manifest(archive: _Archive, image: str) -> tuple[str, list[str]]:
+def _manifest(archive: _Archive, image: str | None) -> tuple[str, str, list[str]]:
     manifests = archive.json("manifest.json")
     if not isinstance(manifests, list) or len(manifests) != 1 or not isinstance(manifests[0], dict):
         raise BadArchive("its manifest must name just one image")
     names, layers = manifests[0].get("RepoTags"), manifests[0].get("Layers")
-    if names != [image]:
-        raise BadArchive(f"its manifest names {shown(str(names))}, not {image} alone")
+    if not isinstance(names, list) or len(names) != 1 or image not in (None, names[0]) or not _is_name(names[0]):
+        raise BadArchive(f"its manifest names {_words(names)}, not {image or 'one image'} alone")
     if not isinstance(layers, list) or not layers or not all(isinstance(name, str) for name in layers):
         raise BadArchive("its manifest names no layers")
-    return str(manifests[0].get("Config")), layers
+    return names[0], str(manifests[0].get("Config")), layers
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _words(names: object) -> str:
+    return shown(" and ".join(map(str, names)) if isinstance(names, list) and names else "no image")
 
 
 def _check_index(archive: _Archive, image: str, parts: list[str]) -> None:
@@ -134,7 +153,8 @@ def _check_index(archive: _Archive, image: str, parts: list[str]) -> None:
     if not isinstance(described, list) or len(described) != 1:
         raise BadArchive("its index must name just one image")
     told = [_at(described[0], "annotations", key) for key in _NAME_KEYS]
-    if any(name not in (None, image, f"docker.io/{image}", image.rpartition(":")[2]) for name in told):
+    known = (None, image, f"docker.io/{image}", f"docker.io/library/{image}", image.rpartition(":")[2])
+    if any(name not in known for name in told):
         raise BadArchive(f"its index names {shown(str(told))}, not {image}")
     manifest = archive.json(_blob(_at(described[0], "digest")))
     layers = _at(manifest, "layers")

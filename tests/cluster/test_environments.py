@@ -145,6 +145,31 @@ def test_a_hostile_tarball_fails_the_task_with_a_reason_and_is_not_loaded(cluste
     assert not Path("/etc/cron.d/trap").exists()
 
 
+def test_what_docker_saved_elsewhere_becomes_an_environment_and_no_name_is_taken_away(
+    cluster: Rig, docker_daemon: Daemon, client: Client
+) -> None:
+    folder, name = cluster.folder / "shared" / TARBALL_FOLDER, "elsewhere/tool:1"
+    folder.mkdir(exist_ok=True)
+    create = ("docker", "env", "create", "tool", "--tarball", "tool-1700000001")
+    file = folder / "tool-1700000001.tar"
+    try:
+        Archive(image="kohakuriver/lab:base").write(file)
+        refused = client(*create)
+        assert refused.returncode == 1 and b"must be called after that environment" in refused.stderr
+        Archive(image=name).write(file)
+        assert client(*create).returncode == 0
+        assert client("docker", "env", "shell", "tool", "--", "true").returncode == 0
+        client("docker", "env", "delete", "tool")
+        Archive(image=name, labels={"another": "one"}).write(file)
+        refused = client(*create)
+        assert refused.returncode == 1 and b"another image of that name" in refused.stderr
+        assert list(folder.glob("tool-*")) == [file], "nodes are not given what they would refuse"
+    finally:
+        client("docker", "env", "delete", "tool")
+        file.unlink(missing_ok=True)
+        docker_daemon.cli("rmi", name)
+
+
 def test_a_person_does_it_all_by_commands(cluster: Rig, docker_daemon: Daemon, client: Client, tmp_path: Path) -> None:
     def said(*words: str) -> str:
         done = client("docker", *words)

@@ -17,13 +17,27 @@ LIMITS = Limits(expanded_bytes=50_000_000, entries=5000, outer_entries=50)
 SMALL = tar_of([member("bin/sh", b"#!")])
 
 
-def check(path: Path, data: bytes) -> object:
+def check(path: Path, data: bytes, image: str | None = IMAGE) -> object:
+    """The labels."""
     (path / "image.tar").write_bytes(data)
-    return check_archive(path / "image.tar", IMAGE, LIMITS)
+    return check_archive(path / "image.tar", image, LIMITS).labels
 
 
 def test_what_docker_saves_passes_and_tells_its_labels(tmp_path: Path) -> None:
     assert check(tmp_path, Archive(labels={"a": "b"}).data()) == {"a": "b"}
+
+
+@pytest.mark.parametrize("name", ["debian:12", "lab.example:5000/team/tool:1.0-rc_2", IMAGE])
+def test_one_image_of_any_name_passes_where_none_is_named(tmp_path: Path, name: str) -> None:
+    made = Archive(image=name)
+    checked = check_archive(made.write(tmp_path / "image.tar"), None, LIMITS)
+    assert (checked.image, checked.config_digest) == (name, sha256(made.config_text))
+
+
+@pytest.mark.parametrize("tags", [None, [], ["a:1", "b:1"], ["../x:1"], ["a b:1"], [""], ["debian"], [5]])
+def test_what_is_not_one_image_with_a_name_is_refused(tmp_path: Path, tags: object) -> None:
+    with pytest.raises(BadArchive, match="not one image alone"):
+        check(tmp_path, Archive(layer=SMALL, manifest={"RepoTags": tags}).data(), None)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

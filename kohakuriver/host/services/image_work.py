@@ -13,7 +13,7 @@ from kohakuriver.host.services.tarballs import Tarballs
 from kohakuriver.host.store import image_jobs
 from kohakuriver.model.docker_api import Job, JobKind, JobState
 from kohakuriver.model.errors import EngineFailed, RiverError
-from kohakuriver.model.image import image_name, show_progress
+from kohakuriver.model.image import IMAGE_PREFIX, environment_of, image_name, show_progress
 from kohakuriver.model.settings import HostSettings
 from kohakuriver.model.units import parse_bytes, rfc3339, show_bytes, unix_seconds
 from kohakuriver.system.clock import Clock
@@ -22,7 +22,7 @@ from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_environments import EnvironmentContainers, EnvironmentSpec, no_docker
 from kohakuriver.system.docker_errors import told_as
 from kohakuriver.system.docker_images import Images
-from kohakuriver.system.image_archive import BadArchive, Limits, check_archive
+from kohakuriver.system.image_archive import BadArchive, Checked, Limits, check_archive
 from kohakuriver.system.image_hands import Login
 from kohakuriver.system.loops import Wake
 from kohakuriver.system.sqlite import Database
@@ -106,7 +106,7 @@ class ImageWork:
             await self.connect()
             work = self._create if job.kind is JobKind.CREATE else self._make_tarball
             state, message = JobState.DONE, await work(job, transfer)
-        except (RiverError, BadArchive, Stopped, OSError) as why:
+        except (RiverError, Stopped, OSError) as why:
             state, message = JobState.FAILED, str(why) or "given up"
             log.warning("image job failed job=%s environment=%s error=%s", job.job_id, job.environment, why)
         finally:
@@ -142,15 +142,32 @@ class ImageWork:
         return f"environment {job.environment} runs"
 
     async def _import(self, stem: str, transfer: Transfer) -> str:
-        """Load a tarball that lies ready; the image it holds."""
+        """Load a tarball that lies ready; the image it holds.
+
+        An environment's is from now on a tarball that nodes get; any other is what `docker save` made elsewhere.
+        """
         transfer.step = "checking"
-        tarball = await self._in_thread(lambda: self.tarballs.adopt(stem, transfer))
-        path, limits = self.tarballs.path(stem), Limits(self.settings.image_limit_bytes)
-        await self._in_thread(lambda: check_archive(path, tarball.image, limits))
-        transfer.step, transfer.total_bytes = "loading", tarball.size_bytes
+        path, limits = await self._in_thread(lambda: self.tarballs.lying(stem)), Limits(self.settings.image_limit_bytes)
+        try:
+            checked = await self._in_thread(lambda: check_archive(path, None, limits))
+        except BadArchive as bad:
+            raise EngineFailed(f"{path.name} is refused: {bad}") from None
+        if checked.image == image_name(environment_of(stem)[0]):
+            await self._in_thread(lambda: self.tarballs.adopt(stem, transfer))
+        else:
+            await self._refuse_to_replace(checked)
+        transfer.step, transfer.total_bytes = "loading", (await self._in_thread(path.stat)).st_size
         with told_as(f"cannot load {path.name}"):
             await self._in_thread(lambda: load_image(self.settings.docker_socket, path, transfer))
-        return tarball.image
+        return checked.image
+
+    async def _refuse_to_replace(self, checked: Checked) -> None:
+        """What comes from elsewhere takes no name away; raises EngineFailed."""
+        if checked.image.startswith(IMAGE_PREFIX):
+            raise EngineFailed(f"it holds {checked.image}, so its file must be called after that environment")
+        there = await self.images.find(checked.image)
+        if there is not None and not there.id.endswith(checked.config_digest or " "):
+            raise EngineFailed(f"it holds {checked.image}, and this host has another image of that name: rename one")
 
     async def _make_tarball(self, job: Job, transfer: Transfer) -> str:
         stem = f"{job.environment}-{int(unix_seconds(job.created_at))}"

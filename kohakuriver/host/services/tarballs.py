@@ -69,11 +69,16 @@ class Tarballs:
         os.rename(part, self.path(stem))
         self._write_digest(stem, digest)
 
-    def adopt(self, stem: str, transfer: Transfer) -> Tarball:
-        """The tarball of that stem, whose digest is worked out if it lies there without; raises NotFound."""
+    def lying(self, stem: str) -> Path:
+        """The file that somebody put there, or a tarball; raises NotFound."""
         path = self.path(stem)
         if not path.is_file():
             raise NotFound(f"there is no tarball {stem} (a file {path} would be one)")
+        return path
+
+    def adopt(self, stem: str, transfer: Transfer) -> Tarball:
+        """The tarball of that stem, whose digest is worked out if it lies there without; raises NotFound."""
+        path = self.lying(stem)
         if _tarball(path) is None:
             with path.open("rb") as file:
                 digest = hashlib.sha256()
