@@ -10,9 +10,9 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import PROCESS_KIND, on
-from tests.cluster.rig import free_port
 from tests.cluster.test_sockets import forwarding, retried
 from tests.cluster.test_ssh_ways import descriptors, resident
+from tests.ports import free_port
 
 ECHO = """
 import socketserver

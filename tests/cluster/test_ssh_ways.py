@@ -13,8 +13,9 @@ import pytest
 
 from tests.cluster.cluster import PATIENCE_SECONDS, Cluster
 from tests.cluster.conftest import Client, client_env, on_real_machines
-from tests.cluster.rig import Member, free_port
+from tests.cluster.rig import Member
 from tests.cluster.test_sockets import SERVER, exchange, retried, sleepers
+from tests.ports import free_port
 
 SLEEP = 55155
 SLOWLY = "8000"  # kbit/s: the copy is under way as long as the test likes
