@@ -1,5 +1,6 @@
 """`python -m tests`: the fast suite in one process for each processor, then the real suites, one test after the other."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -38,10 +39,15 @@ def run(suite: str, arguments: list[str]) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as scratch:
         tally = Path(scratch, "tally")
         command = [sys.executable, "-m", "pytest", f"--suite={suite}", f"--tally={tally}", *options, *arguments]
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, env=environment()).returncode
         outcome = tally.read_text() if tally.exists() else "none ran"
     end = "in" if code in WHOLE else "and then broken off after"
     return code, f"    {suite} tests, {about}: {outcome} {end} {time.monotonic() - began:.1f} s"
+
+
+def environment() -> dict[str, str]:
+    """Ours, in which Python keeps what it has compiled: else each of many processes compiles everything anew."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def both(codes: list[int]) -> int:
