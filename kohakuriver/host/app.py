@@ -91,6 +91,8 @@ from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.secrets import make_secret
 from kohakuriver.system.sqlite import Database
+from kohakuriver.system.unfinished import SWEEP_SECONDS as UNFINISHED_SECONDS
+from kohakuriver.system.unfinished import Unfinished
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.joining import MASTER_FILE
 from kohakuriver.wire.listen import listening
@@ -240,6 +242,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         identity=await asyncio.to_thread(identity_of, settings),
         environments=environments,
         files=Files(),
+        unfinished=Unfinished(Path(settings.state_dir).expanduser() / "unfinished", clock),
         idle=IdleClocks(),
         feed=Feed(db, clock),
     )
@@ -302,6 +305,7 @@ def _start_loops(host: Host) -> None:
         host.db, host.registry, host.auth.uses, host.idle, host.clock, host.dispatch.wake, host.scheduler.tell_inside
     )
     host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
+    host.loops.start("unfinished files", lambda: container_filesystem.sweep(host), UNFINISHED_SECONDS)
     host.loops.start("scrub", host.db.scrub, SCRUB_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
     host.loops.run("events", host.feed.keep_reading)

@@ -21,6 +21,7 @@ from kohakuriver.system.files import Files
 from kohakuriver.system.identity import Identity
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.sqlite import Database
+from kohakuriver.system.unfinished import Unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Host:
     key_rotation: KeyRotation
     environments: Environments
     files: Files
+    unfinished: Unfinished
     ssh: SshKeeper
     overlay: OverlayNetworkManager
     reservations: IPReservationManager

@@ -61,6 +61,8 @@ from kohakuriver.system.machine import Sampler
 from kohakuriver.system.netlink_watch import ring_on_changes
 from kohakuriver.system.notify import Notifier
 from kohakuriver.system.secrets import make_secret
+from kohakuriver.system.unfinished import SWEEP_SECONDS as UNFINISHED_SECONDS
+from kohakuriver.system.unfinished import Unfinished
 from kohakuriver.system.watchdog import start_watchdog
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.listen import open_door
@@ -244,6 +246,7 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
         vitals=vitals,
         link=link,
         files=own_files,
+        unfinished=Unfinished(state_dir / "unfinished", bench.clock),
         host_keys=HostKeys(belongs.settings, signer, belongs.key, belongs.coming),
     )
 
@@ -271,6 +274,7 @@ async def _start_loops(runner: Runner, waits_for_cluster: bool) -> None:
     if keep.is_limited:
         loops.start("logs", LogKeeper(bench, runner.workloads, keep).step, LOGS_SECONDS)
     loops.start("terminals", runner.terminals.sweep, SWEEP_SECONDS)
+    loops.start("unfinished files", lambda: files.sweep(runner), UNFINISHED_SECONDS)
     watch = UseWatch(bench, runner.workloads, runner.vitals)
     loops.start("use of vps", watch.step, USE_SECONDS)
     loops.start("forget", runner.workloads.flush, FORGET_SECONDS)

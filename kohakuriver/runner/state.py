@@ -14,6 +14,7 @@ from kohakuriver.runner.workloads import Workloads
 from kohakuriver.system.clock import Clock
 from kohakuriver.system.files import Files
 from kohakuriver.system.loops import Loops
+from kohakuriver.system.unfinished import Unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Runner:
     vitals: Vitals
     link: HostLink
     files: Files
+    unfinished: Unfinished
     terminals: Terminals
     host_keys: HostKeys
     ways: Ways

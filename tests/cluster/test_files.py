@@ -14,7 +14,8 @@ import pytest
 
 from tests.cluster.cluster import FINAL, Cluster, Json, Refused
 from tests.cluster.conftest import DOCKER_KIND, FAKE_KIND, PROCESS_KIND, on
-from tests.docker_daemon import IMAGE
+from tests.cluster.rig import Rig
+from tests.docker_daemon import IMAGE, Daemon
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 on_files = on(FAKE_KIND, DOCKER_KIND)
@@ -305,3 +306,22 @@ def test_transfers_that_break_off_leave_no_descriptor_behind(cluster: Cluster) -
                 made.endheaders(b"x" * 1000)
     cluster.until(lambda: descriptors() <= before)
     cluster.until(lambda: listed(cluster, task_id, "/tmp") == ["f"])
+
+
+@on_docker
+def test_what_a_killed_runner_left_half_written_is_swept(cluster: Rig, docker_daemon: Daemon) -> None:
+    task_id = begun(cluster, targets=["beta"])
+    with connection(cluster) as made:
+        made.putrequest("PUT", url(task_id, "write", path="/tmp/big"))
+        for name, value in {**OCTETS, "Content-Length": "9000000"}.items():
+            made.putheader(name, value)
+        made.endheaders()
+        made.send(bytes(2_000_000))
+        cluster.until(lambda: listed(cluster, task_id, "/tmp"))
+        cluster.runners["beta"].kill()
+    name = f"kohakuriver-task-{task_id}"
+    assert docker_daemon.cli("exec", name, "sh", "-c", "touch -d '2020-01-01 00:00' /tmp/.*.part").returncode == 0
+    for note in (cluster.folder / "beta/unfinished").iterdir():
+        os.utime(note, (0, 0))
+    cluster.runners["beta"].start()
+    cluster.until(lambda: listed(cluster, task_id, "/tmp") == [])

@@ -1,5 +1,6 @@
 """Files of environments, whose containers are on the host itself: the same requests as those about workloads."""
 
+import posixpath
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from kohakuriver.system.files import Files, Packing, Reading
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.rooted import Root
 from kohakuriver.system.tree_watch import Watcher, watching
+from kohakuriver.system.unfinished import Note
 from kohakuriver.wire.changes import tell_changes
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
@@ -71,12 +73,19 @@ def bytes_in(route: Route[Q, R], act: Callable[[Files, Root, Q, AsyncIterator[by
     """Take bytes into it."""
 
     async def handle(host: Host, caller: Caller, asked: Any, body: Body) -> R:
-        async with opened(host, asked.name, writable=True) as root:
+        is_tree, goes_on = route is api.UNPACK, getattr(asked, "part", None) is not None
+        note = Note(asked.name, asked.path if is_tree else posixpath.dirname(asked.path) or "/", is_tree)
+        async with opened(host, asked.name, writable=True) as root, host.unfinished.noted(note, goes_on):
             told = await act(host.files, root, of_workload(route, asked), body.chunks)
         _note(host, caller, route, asked)
         return told
 
     return on_upload(at_environment(route), handle)
+
+
+async def sweep(host: Host) -> None:
+    """Take away the parts of files that nobody goes on with."""
+    await host.unfinished.sweep(host.files, lambda name: opened(host, name, writable=True))
 
 
 async def watch(host: Host, caller: Caller, asked: Any, socket: Socket) -> None:

@@ -1,18 +1,21 @@
 """Files of workloads: each request opens the workload's root, does one thing in it, and closes it again."""
 
+import posixpath
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from kohakuriver.model import files as f
 from kohakuriver.model import files_api as api
 from kohakuriver.model import stream_api
 from kohakuriver.model.access import Caller
+from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.files_api import at_runner
 from kohakuriver.runner.state import Runner
 from kohakuriver.system.engine import WorkloadKey
 from kohakuriver.system.files import Packing, Reading
 from kohakuriver.system.rooted import Root
 from kohakuriver.system.tree_watch import Watcher, watching
+from kohakuriver.system.unfinished import Note
 from kohakuriver.wire.changes import tell_changes
 from kohakuriver.wire.channels import on_channel
 from kohakuriver.wire.serve import Bindable, Streamed, on, on_stream
@@ -35,6 +38,21 @@ async def _key_of(runner: Runner, asked: f.Inside) -> WorkloadKey:
     if asked.attempt is not None:
         return WorkloadKey(asked.task_id, asked.attempt)
     return await runner.bench.snapshots.latest_container(asked.task_id)
+
+
+def _place(asked: f.Inside) -> str:
+    return f"{asked.task_id}/{asked.attempt or ''}"
+
+
+async def sweep(runner: Runner) -> None:
+    """Take away the parts of files that nobody goes on with."""
+
+    def open_root(place: str) -> AbstractAsyncContextManager[Root]:
+        task_id, _, attempt = place.partition("/")
+        asked = f.Inside(task_id=Snowflake(int(task_id or 0)), attempt=int(attempt) if attempt else None)
+        return opened(runner, asked, writable=True)
+
+    await runner.unfinished.sweep(runner.files, open_root)
 
 
 async def list_files(runner: Runner, caller: Caller, asked: f.ListFiles) -> f.FilePage:
@@ -63,12 +81,15 @@ async def pack(runner: Runner, caller: Caller, asked: f.AtPath) -> Streamed:
 
 
 async def write(runner: Runner, caller: Caller, asked: f.WriteFile, body: Body) -> f.FileEntry:
-    async with opened(runner, asked, writable=True) as root:
+    note = Note(_place(asked), posixpath.dirname(asked.path) or "/")
+    goes_on = isinstance(asked, f.UploadFile) and asked.part is not None
+    async with opened(runner, asked, writable=True) as root, runner.unfinished.noted(note, goes_on):
         return await runner.files.write(root, asked, body.chunks)
 
 
 async def unpack(runner: Runner, caller: Caller, asked: f.AtPath, body: Body) -> f.TreeStored:
-    async with opened(runner, asked, writable=True) as root:
+    note = Note(_place(asked), asked.path, deep=True)
+    async with opened(runner, asked, writable=True) as root, runner.unfinished.noted(note):
         return await runner.files.unpack(root, asked, body.chunks)
 
 
