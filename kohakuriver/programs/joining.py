@@ -27,7 +27,9 @@ ONLY_HERE = "this host listens on {address} only, so that no other machine can j
 
 def make_token(arguments: list[str]) -> int:
     """Have the running host make a join token; prints it alone on standard output."""
-    parser = Parser("kohakuriver host join-token", description=__doc__, allow_abbrev=False)
+    parser = Parser(
+        "kohakuriver host join-token", "kohakuriver host join-token [OPTIONS]", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--uses", type=_whole, default=1, metavar="N", help="how many machines may join with it (1)")
     parser.add_argument("--ttl", type=_seconds, default=parse_seconds("24h"), metavar="TIME", help="good for (24h)")
     parser.add_argument("--node", metavar="NAME", help="only for this node, even while one of that name is alive")
@@ -56,7 +58,12 @@ async def _ask_for_token(settings: HostSettings, request: join_api.CreateJoinTok
 
 def join(arguments: list[str]) -> int:
     """Join this machine to a host, and keep the key."""
-    parser = Parser("kohakuriver runner join", description=join.__doc__, allow_abbrev=False)
+    parser = Parser(
+        "kohakuriver runner join",
+        "kohakuriver runner join [OPTIONS] HOST[:PORT] [TOKEN]",
+        description=join.__doc__,
+        allow_abbrev=False,
+    )
     parser.add_argument("place", metavar="HOST[:PORT]", help="the host's name or address")
     parser.add_argument(
         "token", metavar="TOKEN", nargs="?", help="from `kohakuriver host join-token`; - or none: asked for"

@@ -18,7 +18,9 @@ ANY_ADDRESS = ("", "0.0.0.0", "::")
 
 def run(arguments: list[str]) -> int:
     """Make the certificate anew (`init`), or only tell the fingerprint (`show`)."""
-    parser = Parser("kohakuriver host tls", description=__doc__, allow_abbrev=False)
+    parser = Parser(
+        "kohakuriver host tls", "kohakuriver host tls [OPTIONS] init|show", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("what", choices=["init", "show"], help="init keeps the CA if there is one, and renews the rest")
     parser.add_argument("--name", action="append", default=[], metavar="NAME", help="a name or address of this host")
     add_flags(parser, "host")

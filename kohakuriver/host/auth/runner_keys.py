@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from kohakuriver.host.store import runner_keys
 from kohakuriver.host.store.runner_keys import RunnerKeyRow
-from kohakuriver.model.errors import Conflict, NodeUnreachable
+from kohakuriver.model.errors import Conflict
 from kohakuriver.system.sqlite import Database
 from kohakuriver.wire import joining
+from kohakuriver.wire.call import NotDelivered
 from kohakuriver.wire.joining import Agreed
 
 
@@ -85,10 +86,10 @@ class RunnerKeys:
         return replace(row, runner_nonce=agreed.runner_nonce, host_nonce=agreed.host_nonce, sealed=sealed)
 
     def to(self, hostname: str) -> bytes:
-        """The key by which calls to a runner are signed; raises NodeUnreachable when there is none."""
+        """The key by which calls to a runner are signed; raises NotDelivered when there is none."""
         key = self.find(hostname)
         if key is None:
-            raise NodeUnreachable(f"node {hostname} has no key (any more): it must join again")
+            raise NotDelivered(f"node {hostname} has no key (any more): it must join again")
         return key
 
     def proves(self, hostname: str, nonce: str, proof: str) -> bool:

@@ -88,9 +88,10 @@ async def rotate_key(host: Host, caller: Caller, asked: api.RotateKey) -> Nothin
 
 
 def _was_not_heard(host: Host, hostname: str) -> None:
-    """Whoever spoke under that name until now has no key any more, so he keeps nobody from taking his place."""
+    """Whoever spoke under that name until now has no key any more: he gets no tasks, and keeps nobody from his place."""
     if hostname in host.registry.nodes:
-        host.registry.nodes[hostname].heard_at = 0.0
+        node = host.registry.nodes[hostname]
+        node.heard_at, node.reported = 0.0, False
 
 
 async def create_token(host: Host, caller: Caller, asked: api.CreateJoinToken) -> api.CreatedJoinToken:

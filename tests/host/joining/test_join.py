@@ -162,6 +162,23 @@ def test_a_revoked_runner_is_refused_at_once_everywhere_and_sent_nothing(tmp_pat
     in_lab(tmp_path, work)
 
 
+def test_a_task_is_not_given_to_a_revoked_runner(tmp_path: Path) -> None:
+    async def work(lab: Lab) -> None:
+        await lab.register("alpha", await lab.join(await lab.token(), "alpha"))
+        assert lab.host.registry.get("alpha").closed == ""
+        assert (await lab.house.ask("POST", "/api/nodes/alpha/revoke", lab.admin, {})).status == 200
+        said = await lab.house.ask("POST", "/api/tasks", lab.admin, {"command": "true"})
+        async with asyncio.timeout(60):
+            path: str = f"/api/tasks/{said.body['task_ids'][0]}"
+            task: dict[str, Any] = {"reason": ""}
+            while not task["reason"]:
+                task = (await lab.house.ask("GET", path, lab.admin)).body
+                await asyncio.sleep(0.01)
+        assert (task["status"], task["attempt"]) == ("pending", 0) and "alpha: not heard of yet" in task["reason"]
+
+    in_lab(tmp_path, work)
+
+
 def test_a_node_that_signs_with_the_clusters_secret_is_revoked_too(tmp_path: Path) -> None:
     async def work(lab: Lab) -> None:
         shared = load_secret(tmp_path / "cluster_secret")
