@@ -43,7 +43,7 @@ async def connect(
     why = ""
     for family, address in places:
         try:
-            made = await asyncio.to_thread(in_network_of, pid, lambda family=family: socket.socket(family, kind))
+            made = await _made(pid, family, kind)
         except OSError:
             continue  # no IPv6 here
         with ExitStack() as unless_connected:
@@ -59,6 +59,22 @@ async def connect(
             except OSError as refused:
                 why = why or os.strerror(refused.errno or errno.ECONNREFUSED)  # what IPv4 says is what people know
     raise NotFound(f"port {port}: {why or 'no loopback in there'}")
+
+
+async def _made(pid: int, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    """A new socket in that network, which is closed again if nobody waits for it any more when it is made."""
+    loop = asyncio.get_running_loop()
+    making = loop.run_in_executor(None, in_network_of, pid, lambda: socket.socket(family, kind))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(making: "asyncio.Future[socket.socket]") -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
 
 
 def in_network_of(pid: int, make: Callable[[], T]) -> T:

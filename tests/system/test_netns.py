@@ -6,11 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from kohakuriver.model.errors import NotFound
+from kohakuriver.system import netns
 from kohakuriver.system.listeners import LOOPBACK, places_in
 from kohakuriver.system.netns import connect, connect_anywhere
 
@@ -114,3 +116,25 @@ def test_only_who_listens_counts() -> None:
 def test_on_this_machine_only_loopback_is_tried() -> None:
     with socket.create_server(("127.0.0.2", 0)) as server, pytest.raises(NotFound, match="refused"):
         asyncio.run(connect_anywhere(os.getpid(), server.getsockname()[1], socket.SOCK_STREAM, 5.0))
+
+
+def test_a_socket_that_nobody_waits_for_any_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, begun, goes_on = socket.socket(), threading.Event(), threading.Event()
+
+    def slowly(pid: int, make: object) -> socket.socket:
+        begun.set()
+        assert goes_on.wait(60)
+        return made
+
+    async def give_up() -> None:
+        connecting = asyncio.create_task(netns.connect(os.getpid(), 1, socket.SOCK_STREAM, 1.0))
+        await asyncio.to_thread(begun.wait)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        goes_on.set()
+        async with asyncio.timeout(60):
+            while made.fileno() >= 0:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(netns, "in_network_of", slowly)
+    asyncio.run(give_up())
