@@ -208,7 +208,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
     loops = Loops(clock)
     ids = Snowflakes(clock.now, random.SystemRandom().getrandbits(10), last_id)
     environments = Environments(_make_image_work(settings, clock, keys), ids)
-    auth = await _make_auth(settings, clock, db)
+    auth = await _make_auth(settings, clock, db, loops)
     network = OverlayNetworkManager(settings, db, registry, clock)
     await network.load()
     reservations = IPReservationManager(network, token_key(keys.master), random.SystemRandom().getrandbits)
@@ -262,7 +262,7 @@ def _make_image_work(settings: HostSettings, clock: Clock, keys: RunnerKeys) -> 
     )
 
 
-async def _make_auth(settings: HostSettings, clock: Clock, db: Database) -> Auth:
+async def _make_auth(settings: HostSettings, clock: Clock, db: Database, loops: Loops) -> Auth:
     accounts_known = Accounts(db, clock)
     await accounts_known.load()
     has_users = await db.read(users.were_there_any)
@@ -277,7 +277,7 @@ async def _make_auth(settings: HostSettings, clock: Clock, db: Database) -> Auth
         passwords=Passwords(),
         policy=policy_of(settings.policy, settings.tasks_privileged),
         tickets=Tickets(accounts_known, clock),
-        uses=Uses(db),
+        uses=Uses(db, loops.spawn),
     )
 
 

@@ -1,10 +1,12 @@
 """Whose a VPS is: its owner's, those' it is assigned to, and nobody else's; how many a group may have."""
 
+import asyncio
 from pathlib import Path
 
 from kohakuriver.host.store import workload_use
-from kohakuriver.model.access import Caller, Role
+from kohakuriver.model.access import Caller, Ownership, Role
 from kohakuriver.model.codec import Snowflake
+from kohakuriver.model.vps_api import VpsId
 from tests.host.auth.house import House, Person, in_house
 
 V = "/api/vps"
@@ -93,5 +95,25 @@ def test_a_group_has_no_more_vps_that_are_not_stopped_than_it_may(tmp_path: Path
         await house.vps(boss)
         await house.ask("DELETE", f"{V}/{first}", ann)
         await house.vps(bob)
+
+    in_house(tmp_path, work)
+
+
+def test_who_lost_it_between_the_question_and_his_coming_in_is_cut_off(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        boss, bob = await house.person("boss", Role.OPERATOR), await house.person("bob", Role.USER)
+        vps, uses = await house.vps(boss), house.host.auth.uses
+        caller, asked = Caller("bob", Role.USER, bob.user_id), VpsId(task_id=Snowflake(int(vps)))
+        assert (await house.ask("POST", f"{V}/{vps}/assignments", boss, {"user": "bob"})).status == 200
+        await uses.check(caller, asked.task_id)
+        came, cut = asyncio.Event(), asyncio.Event()
+        with uses.watch(caller, Ownership.WORKLOAD_USE, asked, came.set):
+            await asyncio.sleep(0.05)
+            assert not came.is_set(), "it is his"
+        assert (await house.ask("DELETE", f"{V}/{vps}/assignments/{bob.user_id}", boss)).status == 200
+        with uses.watch(caller, Ownership.WORKLOAD_USE, asked, cut.set):
+            async with asyncio.timeout(30):
+                await cut.wait()
+        assert not came.is_set()
 
     in_house(tmp_path, work)
