@@ -1,12 +1,14 @@
 """`kohakuriver dev`: a cluster that is quickly there, does real work, and leaves nothing behind however it ends."""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,14 @@ class Dev:
         return ended.stdout.strip()
 
     def until(self, task_id: str, status: str) -> None:
-        until(lambda: f"status     {status}" in self.kohakuriver("task", "status", task_id).stdout, f"{status}")
+        until(lambda: self.status(task_id) == status, status)
+
+    def status(self, task_id: str) -> str:
+        """What its host says of a task; asked again and again, so without a program that is started for it."""
+        at = "http://{KOHAKURIVER_HOST}:{KOHAKURIVER_PORT}/api/tasks/".format(**self.environment)
+        with urllib.request.urlopen(at + task_id, timeout=PATIENCE_SECONDS) as answer:
+            found: str = json.load(answer)["status"]
+            return found
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
         """Its exit code and what it said last, after this signal."""
