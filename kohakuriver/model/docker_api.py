@@ -224,7 +224,13 @@ TARBALL_GET = Route(
     "docker.tarball.get", "GET", D + "/tarballs/{name}", ReadTarball, ByteStream, R.OPERATOR, "Its bytes.", ranged=True
 )
 TARBALL_DELETE = Route(
-    "docker.tarball.delete", "DELETE", D + "/tarballs/{name}", WhichTarball, Nothing, R.OPERATOR, "Delete a tarball."
+    "docker.tarball.delete",
+    "DELETE",
+    D + "/tarballs/{name}",
+    WhichTarball,
+    Tarball,
+    R.OPERATOR,
+    "Delete a tarball; tells which it was.",
 )
 TARBALL_FETCH = Route(
     "docker.tarball.fetch",

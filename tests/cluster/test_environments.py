@@ -193,6 +193,7 @@ def test_a_person_does_it_all_by_commands(cluster: Rig, docker_daemon: Daemon, c
         assert again.returncode == 5 and b"already" in again.stderr
         missing = client("docker", "env", "create", "other", "--image", "localhost:1/nothing:x")
         assert missing.returncode == 1 and b"cannot be pulled" in missing.stderr
+        assert said("tarball", "delete", "lab") == f"{stem}  deleted\n"
     finally:
         client("docker", "env", "delete", "lab")
         client("docker", "tarball", "delete", "lab")

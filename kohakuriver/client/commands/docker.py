@@ -12,7 +12,7 @@ from kohakuriver.client.progress import ProgressLine
 from kohakuriver.client.registry_login import LOGIN, login_of
 from kohakuriver.model import docker_api as api
 from kohakuriver.model.errors import EngineFailed, Unavailable
-from kohakuriver.model.image import SyncPhase
+from kohakuriver.model.image import SyncPhase, Tarball
 
 ENVIRONMENT = {"name": Spelling(metavar="NAME", complete="environment")}
 TARBALL = {"name": Spelling(metavar="TARBALL", complete="tarball")}
@@ -93,6 +93,10 @@ def get_tarball(order: Order) -> int:
     return download(order)
 
 
+def show_deleted(order: Order, gone: Tarball) -> Iterator[str]:
+    yield f"{gone.stem}  deleted"
+
+
 def show_environment(order: Order, changed: api.Environment) -> Iterator[str]:
     yield f"{changed.name}  {changed.status}"
 
@@ -165,7 +169,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
         spelled=TARBALL,
         extra=(Flag(("-o", "--output"), "Where to write it (TARBALL.tar here).", {"metavar": "FILE"}),),
     ),
-    Command("tarball delete", api.TARBALL_DELETE, show=show_nothing, many=True, spelled=TARBALL),
+    Command("tarball delete", api.TARBALL_DELETE, show=show_deleted, many=True, spelled=TARBALL),
     Command(
         "images", api.IMAGES, show=shown_now(view.image_lines), spelled={"node": Spelling(flag="n", complete="node")}
     ),

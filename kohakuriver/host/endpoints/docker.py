@@ -78,12 +78,12 @@ async def fetch_tarball(host: Host, caller: Caller, asked: api.FetchTarball) -> 
     return await _bytes_of(host, tarball, asked.offset)
 
 
-async def delete_tarball(host: Host, caller: Caller, asked: api.WhichTarball) -> Nothing:
+async def delete_tarball(host: Host, caller: Caller, asked: api.WhichTarball) -> Tarball:
     known = host.environments.tarballs
     tarball = await asyncio.to_thread(known.find, asked.name)
     await asyncio.to_thread(known.delete, tarball.stem)
     await _note(host, caller, Deed("docker.tarball.delete", f"tarball:{tarball.stem}"))
-    return Nothing()
+    return tarball
 
 
 async def _bytes_of(host: Host, tarball: Tarball, offset: int) -> Streamed:
