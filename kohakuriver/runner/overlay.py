@@ -159,7 +159,7 @@ class Overlay:
         with netlink.open_netlink() as kernel:
             seen = netlink.look(kernel, plan.MARK)
         _refuse_clash(IPv4Network(part.network), seen, wanted)
-        changed = len(netlink.reconcile(wanted)) + self._firewall.set_rules(plan.rules(part))
+        changed = len(netlink.reconcile(wanted, seen)) + self._firewall.set_rules(plan.rules(part))
         changed += self._networks.ensure(plan.docker_network(part))
         self._inside = self._outer_ends(self._networks.attached(plan.OVERLAY_NETWORK))
         changed += netlink.attach({Port(end.device, BRIDGE) for end in self._inside})

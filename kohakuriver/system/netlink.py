@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ PERMANENT = 0x80  # NUD_PERMANENT of linux/neighbour.h
 SELF = 2  # NTF_SELF: an entry of the VXLAN device itself, not of the bridge it is in
 MAIN_TABLE, UNICAST, UP = 254, 1, 1
 CAP_NET_ADMIN = 12  # of linux/capability.h
+PORT_TAKEN = (
+    "UDP port {port} belongs to somebody else: to a program, or to a VXLAN device that carries tags where ours does not, "
+    "or the other way round; set OVERLAY_VXLAN_PORT on the host to another"
+)
 HARMLESS = (errno.EEXIST, errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)  # somebody was quicker
 
 
@@ -51,17 +56,18 @@ def open_netlink() -> Iterator["IPRoute"]:
         connection.close()
 
 
-def reconcile(wanted: Wanted) -> list[Change]:
-    """Make what is wanted true; the changes that it took. Raises Unavailable."""
+def reconcile(wanted: Wanted, seen: Seen | None = None) -> list[Change]:
+    """Make what is wanted true; the changes that it took. `seen` is what was there just now. Raises Unavailable."""
     with open_netlink() as kernel:
-        todo = changes(wanted, look(kernel, wanted.mark, wanted.settings))
+        there = seen or look(kernel, wanted.mark)
+        todo = changes(wanted, replace(there, settings={name: _setting(name) for name in wanted.settings}))
         for change in todo:
             make(kernel, change, wanted.mark)
         return todo
 
 
-def look(kernel: "IPRoute", mark: Mark, settings: Iterable[str] = ()) -> Seen:
-    """All that a plan needs to know."""
+def look(kernel: "IPRoute", mark: Mark) -> Seen:
+    """All that a plan needs to know, but for settings."""
     links = list(kernel.get_links())
     names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
     devices = {names[link["index"]]: _device(link, names) for link in links}
@@ -79,17 +85,18 @@ def look(kernel: "IPRoute", mark: Mark, settings: Iterable[str] = ()) -> Seen:
             }
         ),
         routes=tuple(SeenRoute(_network(r), names.get(r.get_attr("RTA_OIF"), ""), r["proto"]) for r in routes),
-        settings={name: _setting(name) for name in settings},
     )
 
 
 def make(kernel: "IPRoute", change: Change, mark: Mark) -> None:
-    """Make one change; that somebody else made it meanwhile is fine. Raises NetlinkError, OSError."""
+    """Make one change; that somebody else made it meanwhile is fine. Raises NetlinkError, OSError, Unavailable."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         _make(kernel, change, mark)
     except NetlinkError as refused:
+        if refused.code == errno.EADDRINUSE and isinstance(change.what, Device):
+            raise Unavailable(PORT_TAKEN.format(port=change.what.port)) from None
         if refused.code not in HARMLESS:
             raise
     except FileNotFoundError:
@@ -108,16 +115,14 @@ def _make(kernel: "IPRoute", change: Change, mark: Mark) -> None:
 
 def _make_device(kernel: "IPRoute", verb: str, device: Device, mark: Mark) -> None:
     if verb == "remove":
-        for index in kernel.link_lookup(ifname=device.name):
-            kernel.link("del", index=index)
+        kernel.link("del", index=_index(device.name))
         return
     if verb == "add":
         kernel.link("add", ifname=device.name, kind=device.kind, **(_vxlan(device) if device.vni else {}))
-    index = _index(kernel, device.name)
-    master = _index(kernel, device.master) if device.master else 0
+    index = _index(device.name)
+    master = _index(device.master) if device.master else 0
     mac = {"address": device.mac} if device.mac else {}
-    kernel.link("set", index=index, ifalias=mark.alias, mtu=device.mtu, master=master, **mac)
-    kernel.link("set", index=index, state="up")
+    kernel.link("set", index=index, ifalias=mark.alias, mtu=device.mtu, master=master, state="up", **mac)
 
 
 def _vxlan(device: Device) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def _vxlan(device: Device) -> dict[str, Any]:
 
 
 def _make_thing(kernel: "IPRoute", verb: str, thing: Thing, mark: Mark) -> None:
-    index, act = _index(kernel, thing.device), "add" if verb == "add" else "del"
+    index, act = _index(thing.device), "add" if verb == "add" else "del"
     if isinstance(thing, Address):
         kernel.addr(act, index=index, address=thing.address, prefixlen=thing.prefix)
     elif isinstance(thing, Forward):
@@ -135,17 +140,20 @@ def _make_thing(kernel: "IPRoute", verb: str, thing: Thing, mark: Mark) -> None:
         act = "replace" if verb == "add" else act
         kernel.neigh(act, ifindex=index, dst=thing.address, lladdr=thing.mac, state=PERMANENT)
     elif isinstance(thing, Port):
-        kernel.link("set", index=index, master=_index(kernel, thing.bridge))
+        kernel.link("set", index=index, master=_index(thing.bridge))
     else:
         way = {"gateway": thing.gateway, "oif": index, "prefsrc": thing.source, "flags": ["onlink"]}
         kernel.route("replace" if verb == "add" else act, dst=thing.network, proto=mark.protocol, **way)
 
 
-def _index(kernel: "IPRoute", name: str) -> int:
-    found = kernel.link_lookup(ifname=name)
-    if not found:
-        raise OSError(errno.ENODEV, f"there is no device {name}")
-    return int(found[0])
+def _index(name: str) -> int:
+    """The number of a device; raises NetlinkError, as whatever is done with one that is not there."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise NetlinkError(errno.ENODEV, f"there is no device {name}") from None
 
 
 def _device(link: Any, names: dict[int, str]) -> SeenDevice:
@@ -213,9 +221,9 @@ def attach(ports: Iterable[Port]) -> int:
     """Put devices of others into their bridge; how many were not in it. Raises Unavailable."""
     with open_netlink() as kernel:
         links = {link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_MASTER") for link in kernel.get_links()}
-        strayed = [port for port in ports if port.device in links and links[port.device] != _index(kernel, port.bridge)]
+        strayed = [port for port in ports if port.device in links and links[port.device] != _index(port.bridge)]
         for port in strayed:
-            kernel.link("set", index=_index(kernel, port.device), master=_index(kernel, port.bridge))
+            kernel.link("set", index=_index(port.device), master=_index(port.bridge))
         return len(strayed)
 
 

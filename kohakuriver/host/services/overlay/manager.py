@@ -238,7 +238,7 @@ class OverlayNetworkManager:
         allocations = [*self.allocations.values(), *self.orphans]
         wanted = vxlan.wanted(self.settings, self.ranges, allocations, self.here)
         _refuse_clash(self.ranges.network, seen, wanted)
-        changed = len(netlink.reconcile(wanted))
+        changed = len(netlink.reconcile(wanted, seen))
         machines = models.members(allocations, self.here)
         changed += self._firewall.set_rules(routing.rules(self.settings, self.ranges, machines))
         before, self._made_for = self._made_for, wanted
