@@ -118,11 +118,12 @@ class ThereConnection(http.client.HTTPConnection):
 
 @dataclass
 class Program:
-    """A host or runner on a machine; it can be ended and started again."""
+    """A host or runner on a machine; it can be ended and started again. `prefix` is a command that starts it."""
 
     machine: Machine
     arguments: list[str]
     env: dict[str, str]
+    prefix: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -135,7 +136,7 @@ class Program:
 
     def start(self) -> None:
         """Begin to run; it may be a moment before it answers."""
-        self.process = self.machine.spawn([*KOHAKURIVER, *self.arguments], self.env, self.log)
+        self.process = self.machine.spawn([*self.prefix, *KOHAKURIVER, *self.arguments], self.env, self.log)
 
     def kill(self) -> None:
         """End at once."""
