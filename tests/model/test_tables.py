@@ -102,7 +102,9 @@ def test_a_request_taken_apart_for_the_way_is_whole_again(route: Route[Any, Any]
 def test_a_socket_is_whole_and_says_who_may_open_it(channel: Channel[Any]) -> None:
     assert channel.about[0].isupper() and channel.about.endswith(".")
     assert channel.path.startswith("/ws/") and not channel.path.endswith("/")
-    if channel in stream_api.AT_RUNNER:
+    if channel is stream_api.TUNNEL_AT_RUNNER:
+        assert (channel.needs, channel.owns) == (Role.ANONY, Ownership.CONTAINER), "it signs in a container's name"
+    elif channel in stream_api.AT_RUNNER:
         assert (channel.needs, channel.owns) == (Role.NODE, Ownership.HOST)
     else:
         assert channel.needs in (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
