@@ -38,7 +38,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit has somewhere to go
         return PIPE_CLOSED
     except OSError as error:
-        return _fail(str(error), 1)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(where + (error.strerror or str(error)), 1)
     return code
 
 

@@ -10,7 +10,7 @@ from kohakuriver.client.names import with_id
 from kohakuriver.client.output import Screen, json_text, safe
 from kohakuriver.client.pace import Clock
 from kohakuriver.model import codec
-from kohakuriver.model.errors import BadRequest, RiverError
+from kohakuriver.model.errors import Refused, RiverError
 from kohakuriver.model.route import Route
 
 if TYPE_CHECKING:
@@ -149,13 +149,13 @@ class Command(NamedTuple, Generic[Q, R]):
         """The exit code; raises RiverError, whose message names options as a person types them."""
         try:
             return self.act(order) if self.act else each(order)
-        except BadRequest as bad:
-            raise renamed(bad, self.form) from None
+        except Refused as refused:
+            raise renamed(refused, self.form) from None
 
 
-def renamed(bad: BadRequest, form: flags.Form) -> BadRequest:
+def renamed(refused: Refused, form: flags.Form) -> Refused:
     """The same refusal, with the option's name in the place of the field's."""
-    return BadRequest(flags.renamed(form, str(bad)), bad.details)
+    return type(refused)(flags.renamed(form, str(refused)), refused.details)
 
 
 def each(order: Order, then: Callable[[Any], tuple[Any, int]] = lambda plain: (plain, 0)) -> int:

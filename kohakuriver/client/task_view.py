@@ -1,5 +1,6 @@
 """How tasks are shown to a person."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from kohakuriver.client.output import Column, Screen, Style, Table, ago, command_text, field_lines, lasted
@@ -8,6 +9,7 @@ from kohakuriver.model.task import HistoryEntry, Task
 from kohakuriver.model.units import show_bytes, show_seconds
 
 S = Status
+NEXT_NODE = re.compile(r";\s*(?=[A-Za-z0-9_.-]+: )")
 STYLES = {
     S.PENDING_APPROVAL: Style.WARN,
     S.REJECTED: Style.BAD,
@@ -108,8 +110,8 @@ def task_detail(screen: Screen, task: Task, now: float) -> Iterator[str]:
 
 
 def reasons(task: Task) -> list[str]:
-    """Why it waits, a line for each node."""
-    return [part.strip() for line in (task.reason or "").splitlines() for part in line.split(";")]
+    """Why it waits, a line for each node; what somebody wrote about one stays whole."""
+    return [part.strip() for line in (task.reason or "").splitlines() for part in NEXT_NODE.split(line)]
 
 
 def _status_sentence(task: Task, now: float) -> str:

@@ -55,6 +55,15 @@ def test_each_refusal_has_its_exit_code(
     }
 
 
+@pytest.mark.parametrize("kind", [errors.BadRequest, errors.Conflict, errors.NotAllowed])
+def test_a_refusal_names_the_option_and_not_the_field(
+    host: MadeUpHost, river: River, kind: type[errors.RiverError]
+) -> None:
+    host.answer(api.TASK_SUBMIT, refuse(kind("additional_mounts: not there")))
+    told = river("task", "submit", "--", "true")
+    assert (told.code, told.err) == (kind.exit_code, "kohakuriver: --mount: not there\n")
+
+
 def test_no_host_is_six_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

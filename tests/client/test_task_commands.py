@@ -129,9 +129,9 @@ def test_a_status_says_how_it_ended_and_what_is_about_to_change_it(changes: dict
 
 
 def test_reasons_take_a_line_each() -> None:
-    assert reasons(task(reason="alpha: full; beta: draining\ngamma: away")) == [
+    assert reasons(task(reason="alpha: full; beta: draining (new disk; hands off)\ngamma: away")) == [
         "alpha: full",
-        "beta: draining",
+        "beta: draining (new disk; hands off)",
         "gamma: away",
     ]
 

@@ -90,6 +90,7 @@ def test_the_exit_code_of_the_program_is_ours(monkeypatch: pytest.MonkeyPatch) -
         (errors.Conflict("it failed"), 5),
         (errors.HostUnreachable("it failed"), 6),
         (OSError("it failed"), 1),
+        (OSError(98, "it failed"), 1),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(
