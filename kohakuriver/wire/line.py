@@ -14,6 +14,7 @@ from typing import cast
 HEAD_BYTES = 5  # in front of what was read there is room for the header of a record
 SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES = 8 * 1024, 256 * 1024
 MOST_UNREAD_BYTES = 256 * 1024
+BUSY_BYTES, REST_SECONDS = 4 * 1024, 0.001
 GOODBYE_SECONDS = 2.0
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 LOOK_SECONDS, SILENT_MS, MOST_PROBES = 5.0, 30_000, 3
@@ -72,6 +73,8 @@ class Line(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._take(self._block[: HEAD_BYTES + nbytes])
+        if self._into is not None and BUSY_BYTES <= nbytes < self._block_bytes:
+            self._rest()
         self._block_bytes = fitting(self._block_bytes, nbytes)
         if self._into is not None and self._into.transport.get_write_buffer_size():
             self._block = memoryview(b"")  # it belongs to who has not sent it yet
@@ -169,6 +172,15 @@ class Line(asyncio.BufferedProtocol):
             data = bytes(view[:size])
         del self._heard[:size]
         return data
+
+    def _rest(self) -> None:
+        """Let more come in a busy stream before the next look: each costs as much for little as for much."""
+        self._hold()
+        asyncio.get_running_loop().call_later(REST_SECONDS, self._rested)
+
+    def _rested(self) -> None:
+        if self._into is None or self._into._room.is_set():
+            self._go_on()
 
     def _hold(self) -> None:
         if not self.is_gone:

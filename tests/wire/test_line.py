@@ -231,6 +231,37 @@ def test_garbage_raises_nothing(garbage: bytes) -> None:
     Unwrapping(lambda data: None, lambda: None).take(memoryview(garbage))
 
 
+def test_only_a_busy_stream_takes_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "REST_SECONDS", 3600.0)
+
+    async def body() -> None:
+        (ours, theirs), (out, beyond) = tcp_pair(), tcp_pair()
+        with theirs, beyond:
+            source, target = await connected(ours), await connected(out)
+            sizes, reads = [1, 4096, 7], []
+
+            def pour(block: memoryview) -> bool:
+                target.put(block[line.HEAD_BYTES :])
+                reads.append(len(block) - line.HEAD_BYTES)
+                return True
+
+            pouring = asyncio.ensure_future(source.pour(pour, target))
+            for number, size in enumerate(sizes):
+                theirs.sendall(bytes(size))
+                async with asyncio.timeout(10):
+                    while len(reads) <= number:
+                        await asyncio.sleep(0)
+                assert source.transport.is_reading() is (size < 4096)
+                source._rested()  # as if the time had passed
+            assert reads == sizes
+            theirs.shutdown(socket.SHUT_WR)
+            await pouring
+            for each in (source, target):
+                await each.close()
+
+    asyncio.run(body())
+
+
 def test_what_was_heard_before_the_pouring_began_is_poured_too() -> None:
     async def body() -> None:
         (ours, theirs), (out, beyond) = tcp_pair(), tcp_pair()
