@@ -23,6 +23,7 @@ MOST_LINE_BYTES = 8192
 BLOCK_BYTES, ENOUGH_BYTES = 128 * 1024, 512 * 1024
 MOST_DEPTH = 64
 PLACES = ("/usr/local/sbin/scp", "/usr/local/bin/scp", "/usr/sbin/scp", "/usr/bin/scp", "/sbin/scp", "/bin/scp")
+SHELL = re.compile(r"[;|&<>`$()\n]")  # what only a shell understands
 WILD = re.compile(r"[*?\[]")
 _ENTRY = re.compile(rb"([CD])([0-7]{4,5}) ([0-9]{1,18}) ([^/]+)")
 _TIMES = re.compile(rb"T([0-9]{1,12}) [0-9]{1,6} ([0-9]{1,12}) [0-9]{1,6}")
@@ -47,7 +48,12 @@ def parse(command: str) -> Asked | None:
         words = shlex.split(command)
         flags = "".join(word[1:] for word in words[1:] if word.startswith("-") and word != "--")
         paths = tuple(word for word in words[1:] if not word.startswith("-"))
-        is_scp = words[:1] == ["scp"] and set(flags) <= set("rpdvqtf") and ("t" in flags) != ("f" in flags)
+        is_scp = (
+            words[:1] == ["scp"]
+            and not SHELL.search(command)
+            and set(flags) <= set("rpdvqtf")
+            and ("t" in flags) != ("f" in flags)
+        )
         if is_scp and paths and ("f" in flags or len(paths) == 1):
             return Asked("f" in flags, "r" in flags, "p" in flags, "d" in flags, paths)
     return None

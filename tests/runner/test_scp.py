@@ -165,6 +165,8 @@ def test_what_cannot_be_is_told(client: Client, tree: Path, tmp_path: Path, word
         ("scp -t", None),
         ("scp -t a b", None),
         ("scp -t a; rm -r /", None),
+        ("scp -f a; echo b", None),
+        ("scp -f $HOME/a", None),
         ("scp -S x -f a", None),
         ("scp 'x", None),
         ("rsync --server", None),
