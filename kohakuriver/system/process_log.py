@@ -1,6 +1,7 @@
 """One log file of a workload: byte-exact up to its limit, with a visible line where bytes are missing."""
 
 import os
+from contextlib import suppress
 
 
 class LogFile:
@@ -25,13 +26,24 @@ class LogFile:
             self._left_bytes -= len(data)
             self._put(kept)
 
+    def finish(self) -> None:
+        """Say what a disk that is still full did not take, in the place of the last that it took."""
+        self._put(b"")
+        if self._lost:
+            size, said = os.fstat(self._descriptor).st_size, self._loss()
+            with suppress(OSError):  # an empty file has no room for it
+                os.pwrite(self._descriptor, said, max(0, size - len(said)))
+
     def close(self) -> None:
         """Take no more."""
         os.close(self._descriptor)
 
+    def _loss(self) -> bytes:
+        return f"\n[kohakuriver: output lost here: {self._lost}]\n".encode()
+
     def _put(self, data: bytes) -> None:
         if self._lost:
-            data = f"\n[kohakuriver: output lost here: {self._lost}]\n".encode() + data
+            data = self._loss() + data
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]

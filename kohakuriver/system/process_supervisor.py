@@ -191,10 +191,11 @@ class Supervision:
 
     def _drain(self) -> None:
         """Copy what lies in the pipes; nobody writes any more, or only somebody outside who was given the pipe."""
-        for descriptor in self._logs:
+        for descriptor, file in self._logs.items():
             with contextlib.suppress(BlockingIOError):
                 while self._copy(descriptor):
                     pass
+            file.finish()
 
     def _ending(self) -> Story:
         code, number = os.waitstatus_to_exitcode(self._status or 0), None

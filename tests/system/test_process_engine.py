@@ -290,6 +290,17 @@ class TestFullDisk:
         assert await exited(engine, spec.key) == Exit(5)
         assert b"[kohakuriver: output lost here: No space left on device]\nend\n" in stdout(spec)
 
+    @needs_root
+    @with_engine
+    async def test_output_lost_to_the_end_is_said_in_the_file_although_the_disk_is_full(
+        self, rig: Rig, engine: Engine
+    ) -> None:
+        spec = rig.shell("yes | head -c 400000; exit 5", log_directory=rig.directory / "small" / "logs")
+        await launch(engine, spec)
+        assert await exited(engine, spec.key) == Exit(5)
+        said = b"y\n\n[kohakuriver: output lost here: No space left on device]\n"
+        assert stdout(spec).endswith(said) and 0 < len(stdout(spec)) < 400_000
+
 
 class TestPrivacyAndOrder:
     """Who can reach the keeper, and when it goes."""
