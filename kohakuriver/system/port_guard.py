@@ -70,7 +70,8 @@ def _got(guard: Guard, member: Guarded) -> Iterator[str]:
         yield f'oifname "{member.device}" ether type {{ ip, arp }}{marked} accept'
         yield f'oifname "{member.device}" drop'
     elif guard.is_isolated:
-        yield f"ether daddr {member.mac} ether type {{ ip, arp }}{marked} accept"
+        for what in (f"ether daddr {member.mac} ether type {{ ip, arp }}", f"arp daddr ip {member.address}"):
+            yield f"{what}{marked} accept"
 
 
 def _got_by_others(guard: Guard) -> Iterator[str]:
