@@ -34,7 +34,7 @@ def processes_of(directory: Path) -> dict[int, list[str]]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                command = Path(f"/proc/{name}/cmdline").read_bytes().decode().split("\0")
+                command = Path(f"/proc/{name}/cmdline").read_bytes().decode(errors="replace").split("\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if any(word.startswith(str(directory)) for word in command):
