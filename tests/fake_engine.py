@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.execution import ExecSession, ExecSpec, Inside
 from kohakuriver.model.vps import WAIT_COMMAND
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.engine import (
@@ -30,7 +31,6 @@ from kohakuriver.system.engine import (
     WorkloadKey,
     cut_marker,
 )
-from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.image_hands import ImageHands
 from kohakuriver.system.process_calls import identity
 from kohakuriver.system.process_exec import Beside, begin_exec

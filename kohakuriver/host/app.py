@@ -99,6 +99,7 @@ from kohakuriver.wire.listen import listening
 from kohakuriver.wire.peers import RunnerPeers
 from kohakuriver.wire.serve import Bindable, build_app
 from kohakuriver.wire.sign import SteadyTime, Verifier
+from kohakuriver.wire.terminal_sessions import SWEEP_SECONDS, Sessions
 
 log = logging.getLogger(__name__)
 ANSWERS: list[Bindable[Host]] = [
@@ -162,6 +163,7 @@ async def running_host(settings: HostSettings, clock: Clock) -> AsyncIterator[Ho
                 yield replace(host, url=url_on_this_machine(settings, port, host.identity))
         finally:
             await host.loops.stop()
+            await host.shells.close()
             await host.environments.work.close()
             host.files.close()
             await asyncio.to_thread(host.auth.passwords.close)
@@ -242,6 +244,7 @@ async def _assemble(settings: HostSettings, clock: Clock, keys: RunnerKeys, peer
         identity=await asyncio.to_thread(identity_of, settings),
         environments=environments,
         files=Files(),
+        shells=Sessions(clock.monotonic, loops.spawn, settings.terminal_keep_seconds),
         unfinished=Unfinished(Path(settings.state_dir).expanduser() / "unfinished", clock),
         idle=IdleClocks(),
         feed=Feed(db, clock),
@@ -306,6 +309,7 @@ def _start_loops(host: Host) -> None:
     )
     host.loops.start("leases", leases.step, LEASES_INTERVAL_SECONDS)
     host.loops.start("unfinished files", lambda: container_filesystem.sweep(host), UNFINISHED_SECONDS)
+    host.loops.start("shells", lambda: host.shells.sweep(lambda name: False), SWEEP_SECONDS)
     host.loops.start("scrub", host.db.scrub, SCRUB_INTERVAL_SECONDS)
     host.loops.start("notes", keeper.note, NOTES_INTERVAL_SECONDS)
     host.loops.run("events", host.feed.keep_reading)

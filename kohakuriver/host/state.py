@@ -22,6 +22,7 @@ from kohakuriver.system.identity import Identity
 from kohakuriver.system.loops import Loops
 from kohakuriver.system.sqlite import Database
 from kohakuriver.system.unfinished import Unfinished
+from kohakuriver.wire.terminal_sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Host:
     key_rotation: KeyRotation
     environments: Environments
     files: Files
+    shells: Sessions[str]
     unfinished: Unfinished
     ssh: SshKeeper
     overlay: OverlayNetworkManager

@@ -154,7 +154,7 @@ class NodeSync:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenShell:
-    """What a browser asks for; programs say it in their first frame. A session ends with its connection."""
+    """What a browser asks for; programs say it in their first frame."""
 
     name: str = declare("The environment.", bounds=ENVIRONMENT_NAME)
     rows: int = declare("Lines of the terminal.", default=24, bounds=SIZE)

@@ -143,6 +143,11 @@ class HostSettings:
         bounds=KEPT_BYTES,
     )
     docker_socket: str = setting("/var/run/docker.sock", "Socket of the host's own Docker daemon, for environments.")
+    terminal_keep_seconds: float = setting(
+        60.0,
+        "Seconds that a shell in an environment waits for somebody whose connection broke.",
+        bounds=Bounds(least=0, most=86400),
+    )
     default_container_name: str = setting(
         "base", "Environment made at the first start; empty: none.", bounds=Bounds(pattern=f"({ENVIRONMENT})?")
     )

@@ -43,7 +43,7 @@ from kohakuriver.runner.snapshots import Snapshots
 from kohakuriver.runner.state import Runner
 from kohakuriver.runner.store import Store
 from kohakuriver.runner.tarball_fetch import TarballFetch
-from kohakuriver.runner.terminals import SWEEP_SECONDS, Terminals
+from kohakuriver.runner.terminals import Terminals
 from kohakuriver.runner.tunnel_door import TunnelDoor
 from kohakuriver.runner.use import LOOK_SECONDS as USE_SECONDS
 from kohakuriver.runner.use import UseWatch
@@ -69,6 +69,7 @@ from kohakuriver.wire.listen import open_door
 from kohakuriver.wire.pinning import context_for
 from kohakuriver.wire.serve import Bindable, Edge, build_app
 from kohakuriver.wire.sign import Signer, SteadyTime, Verifier
+from kohakuriver.wire.terminal_sessions import SWEEP_SECONDS
 
 __all__ = ["make_engine", "running_runner", "serve"]
 
@@ -235,7 +236,7 @@ async def _assemble(bench: Bench, belongs: Belonging, senses: Senses | None, sta
     own_files = Files()
     stack.callback(own_files.close)
     terminals = Terminals(bench, attempts)
-    stack.push_async_callback(terminals.close)
+    stack.push_async_callback(terminals.sessions.close)
     return Runner(
         terminals=terminals,
         ways=Ways(),

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.execution import ExecSession, ExecSpec, Inside
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.container_record import Record, together
 from kohakuriver.system.container_records import STAND_IN_FOR_KILL, Records, key_of_file
@@ -28,7 +29,6 @@ from kohakuriver.system.docker_root import open_root
 from kohakuriver.system.docker_snapshots import DockerWorkspaces
 from kohakuriver.system.docker_spec import Owner, is_of_vps
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Observed, Phase, WorkloadKey
-from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.hanging_up import end_strays
 from kohakuriver.system.inotify import Inotify
 from kohakuriver.system.loops import Loops, Wake

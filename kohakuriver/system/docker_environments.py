@@ -7,13 +7,13 @@ from http import HTTPStatus
 from typing import Any
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.execution import ExecSpec
 from kohakuriver.model.image import TARBALL_LABEL, image_name
 from kohakuriver.system.docker_client import DockerClient, Pool
 from kohakuriver.system.docker_errors import ApiRefused, told_as
 from kohakuriver.system.docker_exec import DockerExec, begin_exec
 from kohakuriver.system.docker_root import open_root
 from kohakuriver.system.docker_spec import CLUSTER_LABEL, LABEL, NANO
-from kohakuriver.system.engine_exec import ExecSpec
 from kohakuriver.system.rooted import Root
 
 PREFIX = "kohakuriver-env-"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 
 from kohakuriver.model.errors import EngineFailed
-from kohakuriver.system.engine_exec import NO_SUCH_PROGRAM, NOT_RUNNABLE
+from kohakuriver.model.execution import NO_SUCH_PROGRAM, NOT_RUNNABLE
 
 # The machinery of which a reader of the reason learns nothing.
 _NOISE = re.compile(

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.execution import ERR, OUT, ExecSpec, Inside
 from kohakuriver.system import process_calls
 from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_errors import ApiRefused, failed, not_started
 from kohakuriver.system.docker_frames import Frames
 from kohakuriver.system.docker_stream import RawStream, ask, request
-from kohakuriver.system.engine_exec import ERR, OUT, ExecSpec, Inside
 from kohakuriver.system.hanging_up import MARK, hang_up
 
 _UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
+from kohakuriver.model.execution import ExecSession, ExecSpec, Inside
 from kohakuriver.system.image_hands import ImageHands
 from kohakuriver.system.rooted import Root
 

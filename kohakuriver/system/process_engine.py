@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import kohakuriver
 from kohakuriver.model.errors import Conflict, EngineFailed, NotAllowed, from_wire
+from kohakuriver.model.execution import ExecSession, ExecSpec, Inside
 from kohakuriver.system import process_journal
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Exit, Observed, Phase, WorkloadKey
-from kohakuriver.system.engine_exec import ExecSession, ExecSpec, Inside
 from kohakuriver.system.process_exec import Beside, begin_exec
 from kohakuriver.system.process_keeper import LOG_NAME, SOCKET_NAME, WORKLOADS_NAME
 from kohakuriver.system.process_plan import Look, Plan

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import kohakuriver
 from kohakuriver.model.errors import EngineFailed
+from kohakuriver.model.execution import ERR, OUT, ExecSpec
 from kohakuriver.system import process_calls
-from kohakuriver.system.engine_exec import ERR, OUT, ExecSpec
 from kohakuriver.system.hanging_up import hang_up
 
 _BLOCK_BYTES = 1 << 16

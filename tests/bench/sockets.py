@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kohakuriver.model import codec
+from kohakuriver.model.execution import ExecSession, ExecSpec
 from kohakuriver.model.stream_api import StartTerminal
 from kohakuriver.model.terminal import BYTES, Kind, frame, split, total_frame
 from kohakuriver.model.tunnel import STREAM
 from kohakuriver.system.docker_client import DockerClient
 from kohakuriver.system.docker_exec import begin_exec
-from kohakuriver.system.engine_exec import ExecSession, ExecSpec
 from kohakuriver.wire import raw
 from kohakuriver.wire.raw import RawSocket
 from tests.bench import servers

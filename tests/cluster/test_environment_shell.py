@@ -1,16 +1,17 @@
-"""A shell in an environment on the host: for programs and for browsers, gone with its connection."""
+"""A shell in an environment on the host: for programs and for browsers, and again after the connection broke."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from socket import SHUT_RDWR
 
 import aiohttp
 import pytest
 
 from kohakuriver.model import codec
 from kohakuriver.model import terminal as frames
-from kohakuriver.model.stream_api import StartTerminal
+from kohakuriver.model.stream_api import StartTerminal, TerminalOpened
 from kohakuriver.model.terminal import Kind
 from tests.cluster.cluster import Json
 from tests.cluster.conftest import Client, on_docker
@@ -50,12 +51,13 @@ def start(**asked: object) -> bytes:
 
 async def to_the_end(socket: Socket) -> tuple[bytes, int | None]:
     """All that a program wrote, and its exit code."""
-    written, code = b"", None
+    written = b""
     async for message in socket:
         kind, payload = frames.split(message.data)
+        if kind is Kind.EXIT:
+            return written, frames.read_exit(payload)  # and hang up, as nothing more comes
         written += payload if kind in (Kind.OUTPUT, Kind.ERRORS) else b""
-        code = frames.read_exit(payload) if kind is Kind.EXIT else code
-    return written, code
+    return written, None
 
 
 def test_a_program_gets_bytes_and_the_exit_code(shop: Rig) -> None:
@@ -99,6 +101,27 @@ def test_what_runs_in_it_ends_with_its_connection_and_with_a_killed_host(shop: R
     on_socket(shop, frames.BYTES, lose_the_host)
     shop.host.start()
     shop.until(lambda: not lives())
+
+
+def test_who_was_cut_off_goes_on_where_he_was(shop: Rig) -> None:
+    script = "echo one; read word; echo $word; exit 4"
+    opened: list[TerminalOpened] = []
+
+    async def begin(socket: Socket) -> None:
+        await socket.send_bytes(start(argv=["sh", "-c", script], tty=False))
+        said = [frames.split((await socket.receive()).data) for _ in range(2)]
+        opened.append(codec.decode(TerminalOpened, codec.loads(said[0][1])))
+        assert said[1] == (Kind.OUTPUT, b"one\n")
+        transport = socket.get_extra_info("socket")
+        transport.shutdown(SHUT_RDWR)  # as when a network goes away
+
+    async def go_on(socket: Socket) -> None:
+        await socket.send_bytes(start(session=opened[0].session, received=4))
+        await socket.send_bytes(frames.frame(Kind.INPUT, b"two\n"))
+        assert await to_the_end(socket) == (b"two\n", 4)
+
+    on_socket(shop, frames.BYTES, begin)
+    on_socket(shop, frames.BYTES, go_on)
 
 
 def test_a_stopped_or_missing_one_says_so(shop: Rig) -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from kohakuriver.model import terminal as frames
 from kohakuriver.model.terminal import BYTES, TEXT, Input, Kind, Resize
 from kohakuriver.model.tunnel import FLOW, STREAM, Frame, Type
-from kohakuriver.runner.terminal_session import Typed
 from kohakuriver.runner.tunnel_door import HEADER, PATH
 from kohakuriver.wire.sockets import GOING_AWAY, LOST, NORMAL, TOO_BIG, Message, Socket
+from kohakuriver.wire.terminal_session import Typed
 from tests.runner.stage import Stage, play
 from tests.runner.test_forwards import dial as dial_port
 from tests.runner.test_forwards import echo, listening
@@ -127,8 +127,8 @@ def test_terminals_of_browsers(caplog: pytest.LogCaptureFixture, conversations: 
     async def script(stage: Stage) -> None:
         for messages in conversations:
             await talk(await dial_terminal(stage, TEXT), messages, None)
-            for session in list(stage.runner.terminals._sessions.values()):
-                await stage.runner.terminals.end(session)
+            for session in list(stage.runner.terminals.sessions.by_id.values()):
+                await stage.runner.terminals.sessions.end(session)
 
     on_stage(script, caplog)
 

@@ -16,10 +16,10 @@ from kohakuriver.model.errors import BadRequest, NotAllowed, NotFound, RiverErro
 from kohakuriver.model.runner_vps_api import TELL_INSIDE, TellInside
 from kohakuriver.model.stream_api import RunnerTerminal, StartTerminal
 from kohakuriver.model.terminal import BYTES, TEXT, Kind
-from kohakuriver.runner.terminal_session import BUFFER_BYTES
 from kohakuriver.system import process_calls
 from kohakuriver.wire.raw import RawSocket
 from kohakuriver.wire.sockets import error_in
+from kohakuriver.wire.terminal_session import BUFFER_BYTES
 from tests.runner.stage import Stage, play
 from tests.system.contract_exec import gone
 
@@ -94,14 +94,14 @@ def on_stage(directory: Path, script: Callable[[Stage], Awaitable[None]]) -> Non
             await stage.execute("sleep", "1000000")
             await stage.told("running")
             await script(stage)
-            for session in list(stage.runner.terminals._sessions.values()):
-                await stage.runner.terminals.end(session)
+            for session in list(stage.runner.terminals.sessions.by_id.values()):
+                await stage.runner.terminals.sessions.end(session)
 
     play(directory, whole)
 
 
 def sessions(stage: Stage) -> int:
-    return len(stage.runner.terminals._sessions)
+    return len(stage.runner.terminals.sessions.by_id)
 
 
 async def settled(true: Callable[[], object]) -> None:
@@ -188,7 +188,7 @@ def test_the_end_is_told_to_who_comes_back_for_it(tmp_path: Path) -> None:
         await program.hear()
         await program.type(b"go\n")
         await program.socket.hang_up()
-        session = stage.runner.terminals._sessions[program.session]
+        session = stage.runner.terminals.sessions.by_id[program.session]
         await settled(lambda: session.is_over)
         again = await begin(stage, session=program.session)
         assert (await again.until_exit(), again.said[Kind.OUTPUT]) == (3, b"bye\n")
@@ -201,9 +201,9 @@ def test_nobody_else_takes_up_a_session_and_after_a_while_nobody_does(tmp_path: 
     async def script(stage: Stage) -> None:
         program = await begin(stage, "sleep", "1000")
         await program.hear()
-        leader = stage.runner.terminals._sessions[program.session].process._leader  # type: ignore[attr-defined]
+        leader = stage.runner.terminals.sessions.by_id[program.session].process._leader  # type: ignore[attr-defined]
         await program.socket.hang_up()
-        await settled(lambda: stage.runner.terminals._sessions[program.session].holder is None)
+        await settled(lambda: stage.runner.terminals.sessions.by_id[program.session].holder is None)
         other = await begin(stage, user="eve", session=program.session)
         assert isinstance(await other.refusal(), NotFound)
         await stage.until(lambda: sessions(stage) == 0, pass_seconds=1.0)
@@ -219,7 +219,7 @@ def test_a_session_that_is_left_ends_at_once(tmp_path: Path) -> None:
         for leave in ("leave", "close"):
             program = await begin(stage, "sleep", "1000")
             await program.hear()
-            leader = stage.runner.terminals._sessions[program.session].process._leader  # type: ignore[attr-defined]
+            leader = stage.runner.terminals.sessions.by_id[program.session].process._leader  # type: ignore[attr-defined]
             assert process_calls.is_alive(leader)
             await (program.socket.send(frames.frame(Kind.LEAVE)) if leave == "leave" else program.socket.close())
             await settled(lambda: sessions(stage) == 0)
@@ -250,7 +250,7 @@ def test_who_does_not_read_holds_up_the_process_and_no_memory(tmp_path: Path) ->
     async def script(stage: Stage) -> None:
         program = await begin(stage, "cat", "/dev/zero", tty=False, confirms=False)
         await program.hear()
-        output = stage.runner.terminals._sessions[program.session].output
+        output = stage.runner.terminals.sessions.by_id[program.session].output
         before = -1
         while before != output.head:
             before = output.head
@@ -378,7 +378,7 @@ def test_a_runner_that_stops_leaves_no_process(tmp_path: Path) -> None:
     async def script(stage: Stage) -> None:
         program = await begin(stage, "sleep", "1000")
         await program.hear()
-        leader = stage.runner.terminals._sessions[program.session].process._leader  # type: ignore[attr-defined]
+        leader = stage.runner.terminals.sessions.by_id[program.session].process._leader  # type: ignore[attr-defined]
         await stage.stop_runner()
         assert not process_calls.is_alive(leader)
         assert not await program.hear()

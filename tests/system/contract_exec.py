@@ -7,9 +7,9 @@ import signal
 import pytest
 
 from kohakuriver.model.errors import Conflict, NotFound
+from kohakuriver.model.execution import ERR, OUT, ExecSession, ExecSpec
 from kohakuriver.system import process_calls
 from kohakuriver.system.engine import Engine, WorkloadKey
-from kohakuriver.system.engine_exec import ERR, OUT, ExecSession, ExecSpec
 from tests.system.engine_rig import Rig, exited, launch, with_engine
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from kohakuriver.model.execution import ExecSpec
 from kohakuriver.system import process_calls
 from kohakuriver.system.docker_engine import DockerEngine
-from kohakuriver.system.engine_exec import ExecSpec
 from tests.docker_daemon import IMAGE, Daemon
 from tests.system.contract_exec import gone, until_said
 from tests.system.engine_rig import CLUSTER, NODE, Rig, launch

@@ -13,10 +13,10 @@ from kohakuriver.model.access import Caller, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.docker_api import Environment, Job, JobKind
 from kohakuriver.model.errors import Conflict, EngineFailed, NotFound
+from kohakuriver.model.execution import ExecSession, ExecSpec
 from kohakuriver.model.snowflake import Snowflakes
 from kohakuriver.model.units import rfc3339
 from kohakuriver.system.docker_environments import EnvironmentContainers, SeenEnvironment
-from kohakuriver.system.engine_exec import ExecSession, ExecSpec
 from kohakuriver.system.hanging_up import end_strays
 
 ACTIONS = {JobKind.CREATE: "docker.env.create", JobKind.TARBALL: "docker.tarball.create"}

@@ -11,6 +11,7 @@ from kohakuriver.model import codec, terminal
 from kohakuriver.model import ssh_api as api
 from kohakuriver.model.access import Caller
 from kohakuriver.model.errors import BadRequest, NotFound, RiverError
+from kohakuriver.model.execution import OUT, ExecSession, ExecSpec
 from kohakuriver.model.ssh_api import StartProcess
 from kohakuriver.model.terminal import EndInput, Input, Kind, Resize, Signal
 from kohakuriver.runner import scp
@@ -19,7 +20,6 @@ from kohakuriver.runner.sftp import Sftp, find_owner, find_user, home_of
 from kohakuriver.runner.state import Runner
 from kohakuriver.system import netns
 from kohakuriver.system.engine import WorkloadKey
-from kohakuriver.system.engine_exec import OUT, ExecSession, ExecSpec
 from kohakuriver.system.listeners import LOOPBACK, Place
 from kohakuriver.system.rooted import Root
 from kohakuriver.wire.channels import on_channel

@@ -110,9 +110,9 @@ def test_terminals_and_forwards_of_who_may_no_longer_be_there_end_within_a_secon
                 pass
             assert isinstance(error_in(socket.close_code, socket.close_reason), NotLoggedIn)
         assert time.monotonic() - began < 1
-        while len(place.runner.terminals._sessions) > 1:  # his process ends too, and nobody else's
+        while len(place.runner.terminals.sessions.by_id) > 1:  # his process ends too, and nobody else's
             await asyncio.sleep(0.01)
-        assert [session.user for session in place.runner.terminals._sessions.values()] == ["boss"]
+        assert [session.user for session in place.runner.terminals.sessions.by_id.values()] == ["boss"]
         await other.close()
         server.close()
 
@@ -128,7 +128,7 @@ def test_who_loses_a_workload_is_cut_off_and_the_others_are_not(tmp_path: Path) 
         assert await his.receive() is None and his.close_code == 4401
         await other.send(frame(Kind.RECEIVED, bytes(8)))
         await asyncio.sleep(0.1)
-        assert len(place.runner.terminals._sessions) == 1
+        assert len(place.runner.terminals.sessions.by_id) == 1
         await other.close()
 
     at_home(tmp_path, work)

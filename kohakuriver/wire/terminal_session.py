@@ -9,16 +9,17 @@ import secrets
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from kohakuriver.model.errors import BadRequest, RiverError
+from kohakuriver.model.execution import OUT, ExecSession
 from kohakuriver.model.terminal import EndInput, Input, Leave, Resize
-from kohakuriver.system.engine import WorkloadKey
-from kohakuriver.system.engine_exec import OUT, ExecSession
 
 BUFFER_BYTES = 1 << 20
 FRAME_BYTES = 256 * 1024
 INPUT_BYTES = 512 * 1024  # more than a program sends before it hears that it was taken
 NOTICE = "\r\n\x1b[7m kohakuriver: {} \x1b[0m\r\n"  # in reverse video, on a line of its own
+K = TypeVar("K")
 Typing = Input | Resize | EndInput | Leave
 
 
@@ -134,12 +135,10 @@ class Typed:
             self._room.clear()
 
 
-class Session:
-    """One session of one person in one attempt; `lonely_since` is when (monotonic) its last holder went."""
+class Session(Generic[K]):
+    """One session of one person at one place; `lonely_since` is when (monotonic) its last holder went."""
 
-    def __init__(
-        self, key: WorkloadKey, user: str, process: ExecSession, now: float, *, on_screen: bool = True
-    ) -> None:
+    def __init__(self, key: K, user: str, process: ExecSession, now: float, *, on_screen: bool = True) -> None:
         self.on_screen = on_screen
         self.id, self.key, self.user, self.process = secrets.token_hex(16), key, user, process
         self.output, self.typed = Output(), Typed()
