@@ -90,7 +90,7 @@ def _add_noun(parser: argparse.ArgumentParser, noun: Noun, typed: Collection[str
         group, space, word = command.verb.rpartition(" ")
         if space and group not in groups:
             groups[group] = _add_group(verbs, f"{parser.prog} {group}", commands)
-        settings = _settings(f"{parser.prog} {command.verb}") | {"description": command.summary}
+        settings = _settings(f"{parser.prog} {command.verb}")
         leaf = groups.get(group, verbs).add_parser(word, help=command.summary.rstrip("."), **settings)
         if typed is None or word in typed:
             _add_command(leaf, command)
@@ -118,7 +118,7 @@ def _add_command(parser: argparse.ArgumentParser, command: Command[Any, Any]) ->
         action = parser.add_argument(*flag.words, help=flag.about.replace("%", "%%"), **options)
         action.complete = flag.complete  # type: ignore[attr-defined]
     _add_globals(parser)
-    parser.epilog = command.more or None
+    parser.description, parser.epilog = command.summary, command.more or None
     parser.usage = " ".join([parser.prog, "[OPTIONS]", *map(_shown, parser._get_positional_actions())])
     parser.set_defaults(command=command, leaf=parser)
 

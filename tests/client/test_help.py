@@ -73,6 +73,8 @@ def test_a_noun_alone_says_what_is_missing(river: River) -> None:
 def test_every_command_has_help_of_its_own(river: River, words: str) -> None:
     told = river(*words.split(), "--help")
     assert (told.code, told.err) == (0, "")
+    (summary,) = [c.summary for n in NOUNS for c in n.commands() if f"{n.word} {c.verb}".strip() == words]
+    assert " ".join(summary.split()) in " ".join(told.out.split())
     assert not re.search(r"\d,\s+\d,\s+\d", told.out), "a choice is shown by the word that is typed"
     assert told.out.startswith(f"usage: kohakuriver {words} [OPTIONS]")
 
