@@ -48,6 +48,7 @@ async def real_door(folder: Path, daemon: Daemon, mounts: list[str]) -> AsyncIte
         async with asyncio.timeout(SECONDS):
             while not house.host.ssh.port:
                 await asyncio.sleep(0.02)
+            await house.host.ssh.ready()
         yield Door(house, house.host.ssh, Here(), folder)
 
 
@@ -91,7 +92,7 @@ def test_commands_run_with_their_bytes_and_their_codes(tmp_path: Path, docker_da
             killed = await reach("bob", target, "kill -9 $$")
             assert killed.code == 137
         unknown = await door.ssh("bob", f"{task}+nobody-of-that-name", "true")
-        assert unknown.code != 0 and b"nobody-of-that-name" in unknown.out
+        assert unknown.code == 126 and "nobody-of-that-name" in unknown.err
 
     with_door(tmp_path, docker_daemon, work)
 

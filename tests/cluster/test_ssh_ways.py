@@ -17,7 +17,7 @@ from tests.cluster.rig import Member
 from tests.cluster.test_sockets import SERVER, exchange, retried, sleepers
 from tests.ports import free_port
 
-SLEEP = 55155
+SLEEP = 1_000_000 + os.getpid()  # nobody else on this machine sleeps for so long
 SLOWLY = "8000"  # kbit/s: the copy is under way as long as the test likes
 
 
