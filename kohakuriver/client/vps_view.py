@@ -62,6 +62,7 @@ def vps_detail(screen: Screen, vps: Vps, now: float) -> Iterator[str]:
             ("idle", _idle(vps)),
             ("ssh keys", f"{vps.ssh_key_mode}" + (f": {vps.ssh_public_key}" if vps.ssh_public_key else "")),
             ("variables", [f"{name}={value}" for name, value in vps.env_vars.items()]),
+            ("secrets", [f"{name}=@…" for name in vps.secret_names]),
             ("mounts", vps.additional_mounts),
             ("owner", vps.owner),
             ("made", moment(vps.submitted_at, now)),

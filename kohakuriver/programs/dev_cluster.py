@@ -16,6 +16,8 @@ from kohakuriver.programs.dev_directory import Record, dev_directory, leftovers
 from kohakuriver.runner.app import make_engine, running_runner
 from kohakuriver.system.clock import Clock, SystemClock
 from kohakuriver.system.config_file import Sources, load
+from kohakuriver.system.docker_client import DockerClient
+from kohakuriver.system.docker_environments import EnvironmentContainers
 from kohakuriver.system.engine import Engine
 from kohakuriver.system.local_image import usable_image
 
@@ -66,7 +68,7 @@ async def running_cluster(options: DevOptions, say: Say) -> AsyncIterator[DevClu
     names = [f"node{n}" for n in range(1, options.nodes + 1)]
     async with AsyncExitStack() as held, AsyncExitStack() as serving:
         directory = held.enter_context(dev_directory(options.directory))
-        host = await serving.enter_async_context(running_host(_host_settings(directory, options.port), clock))
+        host = await serving.enter_async_context(running_host(_host_settings(base, directory, options.port), clock))
         record = Record(host.cluster_id, names, kind, base.docker_socket)
         record.write(directory)
         held.push_async_callback(_clear, directory, record)
@@ -116,7 +118,7 @@ def _on_node(base: RunnerSettings, directory: Path, name: str) -> RunnerSettings
     )
 
 
-def _host_settings(directory: Path, port: int) -> HostSettings:
+def _host_settings(base: RunnerSettings, directory: Path, port: int) -> HostSettings:
     return HostSettings(
         host_bind_ip=LOOPBACK,
         host_port=port,
@@ -125,6 +127,8 @@ def _host_settings(directory: Path, port: int) -> HostSettings:
         shared_dir=str(directory / "shared"),
         cluster_secret_file=str(directory / "cluster_secret"),
         auth_enabled=False,
+        docker_socket=base.docker_socket,
+        initial_base_image=base.initial_base_image,
         default_container_name="",
         kill_grace_seconds=KILL_GRACE_SECONDS,
     )
@@ -142,6 +146,8 @@ async def _clear(directory: Path, record: Record) -> None:
         async with asyncio.timeout(CLEAR_SECONDS):
             for name in record.nodes:
                 await _clear_node(make_engine(_on_node(base, directory, name), record.cluster_id))
+            if record.engine == "docker":
+                await _clear_environments(DockerClient(record.docker_socket), record.cluster_id)
     except TimeoutError:
         raise EngineFailed(f"the {record.engine} engine did not clear up in {CLEAR_SECONDS:.0f} seconds") from None
 
@@ -152,6 +158,16 @@ async def _clear_node(engine: Engine) -> None:
         await asyncio.gather(*(engine.remove(seen.key) for seen in await engine.observe_all()))
     finally:
         await engine.close()
+
+
+async def _clear_environments(client: DockerClient, cluster_id: str) -> None:
+    await client.open()
+    try:
+        containers = EnvironmentContainers(client, cluster_id)
+        for seen in await containers.all():
+            await containers.remove(seen.name)
+    finally:
+        await client.close()
 
 
 async def _clear_leftovers(say: Say) -> None:
