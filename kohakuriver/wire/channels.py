@@ -236,11 +236,12 @@ def _endpoint(answer: ChannelAnswer[S], edge: Edge[S]) -> Endpoint:
     async def serve(request: web.Request, who: Identified, socket: ServerSocket) -> None:
         asked = decoded(request, who)
         async with _until_cut(socket) as cut:
-            with edge.watch(who.caller, cut), edge.watch_use(who.caller, channel.owns, asked, cut):
+            with edge.watch(who.caller, cut):
                 if channel.owns is not Ownership.NOTHING:
                     await edge.guard(edge.state, who.caller, channel.owns, asked)
                 _must_ask_for_a_socket(request)
-                await answer.handler(edge.state, who.caller, asked, socket)
+                with edge.watch_use(who.caller, channel.owns, asked, cut):
+                    await answer.handler(edge.state, who.caller, asked, socket)
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
         browser.refuse_other_sites(request)
