@@ -4,18 +4,17 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import localtime, strftime
-from types import FrameType
 from typing import Any, NamedTuple, Self
 
 from kohakuriver.client.command import Flag, Order
 from kohakuriver.client.output import Screen, Style, fitted
 from kohakuriver.client.pace import Patience
+from kohakuriver.client.termination import unwound_when_terminated
 from kohakuriver.model.errors import Unavailable
 from kohakuriver.model.units import parse_seconds
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # alternate screen, no cursor; and back
 HOME, END_OF_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
-TERMINATED = 128 + signal.SIGTERM
 
 
 def interval(text: str) -> float:
@@ -51,7 +50,7 @@ def watch(order: Order, look: Look) -> int:
 
 def _on_terminal(order: Order, look: Look) -> Picture:
     picture, trouble = look(), ""
-    with Painter(order.screen) as painter:
+    with unwound_when_terminated(), Painter(order.screen) as painter:
         while True:
             painter.paint(_headed(order, picture, trouble))
             if picture.code is not None:
@@ -98,17 +97,14 @@ class Painter:
 
     def __init__(self, screen: Screen) -> None:
         self._screen, self._out = screen, screen.out
-        self._before: Any = None
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGTERM, _terminate)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
         self._out.write(ENTER)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGWINCH])
-        signal.signal(signal.SIGTERM, self._before)
         with suppress(OSError):  # a terminal that went away has nothing to restore
             self._out.write(LEAVE)
             self._out.flush()
@@ -126,7 +122,3 @@ class Painter:
     def pause(self, seconds: float) -> None:
         """Let time pass, but no more once the terminal changes its size."""
         signal.sigtimedwait([signal.SIGWINCH], seconds)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

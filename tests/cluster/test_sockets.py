@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -114,6 +116,19 @@ def test_who_looks_on_leaves_by_the_usual_keys_and_disturbs_nobody(cluster: Clus
                 assert looking.ended()[0] == 0
         says(typing, b"echo go''es on\n", b"goes on")
         assert b"lost" not in typing.painted
+
+
+@on_real_machines
+def test_a_command_that_is_terminated_gives_its_terminal_back(cluster: Cluster, tmp_path: Path) -> None:
+    task_id = cluster.shell("sleep 300", targets=["beta"])
+    cluster.wait_for(task_id, "running")
+    with connected(cluster, tmp_path, "--shell", "sh", task_id) as terminal:
+        says(terminal, b"echo he''re\n", b"here")
+        assert not termios.tcgetattr(terminal.master)[3] & termios.ICANON, "each key goes there at once"
+        terminal.process.send_signal(signal.SIGTERM)
+        code, painted = terminal.ended()
+        assert code == 143 and b"Traceback" not in painted, painted
+        assert termios.tcgetattr(terminal.master)[3] & termios.ICANON
 
 
 @contextmanager

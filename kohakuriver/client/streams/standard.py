@@ -8,6 +8,8 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from kohakuriver.client.termination import unwound_when_terminated
+
 BLOCK_BYTES = 65536
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -30,11 +32,12 @@ def size() -> tuple[int, int]:
 def raw_terminal() -> Iterator[None]:
     """Every key comes at once and as it is, while the block runs."""
     before = termios.tcgetattr(STDIN)
-    try:
-        tty.setraw(STDIN, termios.TCSADRAIN)  # what was typed already is not lost
-        yield
-    finally:
-        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+    with unwound_when_terminated():
+        try:
+            tty.setraw(STDIN, termios.TCSADRAIN)  # what was typed already is not lost
+            yield
+        finally:
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
 
 
 @contextmanager
