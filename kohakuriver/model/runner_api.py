@@ -1,14 +1,11 @@
-"""The runner's table: only the host may ask, only signed."""
+"""The runner's table, the part about attempts, images and itself: only the host may ask, only signed."""
 
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
-from kohakuriver.model.files_api import RUNNER_ROUTES
 from kohakuriver.model.image import STEM, NodeImage, SyncState, Tarball
 from kohakuriver.model.overlay_part import IPV4
 from kohakuriver.model.report import WorkloadState
@@ -145,18 +142,4 @@ SYNC = Route("images.sync", "POST", "/api/images/sync", SyncImage, SyncState, N,
 SYNC_SHOW = Route("images.sync.show", "GET", "/api/images/sync/{stem}", WhichSync, SyncState, N, "How far it is.", H)
 HEALTH = Route("health", "GET", "/api/health", Nothing, RunnerHealth, N, "Whether the runner is well.", H)
 
-ROUTES: tuple[Route[Any, Any], ...]  # the whole table; see `__getattr__`
-
-
-@cache
-def _whole_table() -> tuple[Route[Any, Any], ...]:
-    from kohakuriver.model import runner_key_api, runner_vps_api
-
-    return (*table_of(globals()), *RUNNER_ROUTES, *runner_vps_api.ROUTES, *runner_key_api.ROUTES)
-
-
-def __getattr__(name: str) -> Any:
-    """The whole table is put together when somebody asks for it, from files that stand on this one."""
-    if name == "ROUTES":
-        return _whole_table()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+ROUTES = table_of(globals())

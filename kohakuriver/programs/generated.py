@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kohakuriver.model import host_api, runner_api, stream_api
+from kohakuriver.model import host_api, runner_table
 from kohakuriver.model.route import Channel, Route
 from kohakuriver.model.settings import PROGRAMS
 from kohakuriver.model.settings_text import reference_table
@@ -29,7 +29,7 @@ anony < viewer < user < operator < admin; `node` is a signed runner or host, and
 def api_page() -> str:
     """The page of all routes, one line each."""
     host = _routes_table(host_api.ROUTES) + _sockets_table(host_api.CHANNELS)
-    runner = _routes_table(runner_api.ROUTES) + _sockets_table(stream_api.AT_RUNNER)
+    runner = _routes_table(runner_table.ROUTES) + _sockets_table(runner_table.CHANNELS)
     return f"{API_HEAD}\n## The host\n\n{host}\n## A runner: only the host may ask, only signed\n\n{runner}"
 
 

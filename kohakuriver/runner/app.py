@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from kohakuriver import __version__
-from kohakuriver.model import runner_api, ssh_api, stream_api
+from kohakuriver.model import runner_table
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.report import State
 from kohakuriver.model.route import Entry
@@ -88,7 +88,6 @@ ANSWERS: list[Bindable[Runner]] = [
     *tunnels.CHANNELS,
     *ssh.ANSWERS,
 ]
-CHANNELS = (*stream_api.AT_RUNNER, *ssh_api.AT_RUNNER)
 TUNNEL_SECRET_FILE = "tunnel_secret"
 STATUS_SECONDS = 10.0
 OVERLAY_SECONDS, LOGS_SECONDS, SCRUB_SECONDS = 60.0, 600.0, 10.0
@@ -117,7 +116,7 @@ async def running_runner(
         bench = await _make_bench(settings, slot, clock, stack)
         runner = await _assemble(bench, belongs, senses, stack)
         verifier = Verifier(runner.host_keys.of_caller, SteadyTime(), runner.host_keys.coming_of_caller)
-        table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
+        table: tuple[Entry, ...] = (*runner_table.ROUTES, *runner_table.CHANNELS)
         app = build_app(table, ANSWERS, Edge(runner, identifier(verifier, bench.door), guard))
         await runner.workloads.restore()
         place = await asyncio.to_thread(place_of, settings)

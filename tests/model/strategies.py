@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 from hypothesis import strategies as st
 
-from kohakuriver.model import host_api, runner_api
+from kohakuriver.model import host_api, runner_table
 from kohakuriver.model.access import PERSONS
 from kohakuriver.model.codec import MAX_SNOWFLAKE, JsonObject, Snowflake, hints_of, strip_optional
 from kohakuriver.model.fields import FREE, MAX_INTEGER, Bounds, bounds_of
@@ -42,14 +42,14 @@ TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 def every_message() -> list[type]:
     """Every dataclass that the two tables mention, however deep."""
     found: dict[type, None] = {}
-    for route in (*host_api.ROUTES, *runner_api.ROUTES):
+    for route in (*host_api.ROUTES, *runner_table.ROUTES):
         _collect(route.takes, found)
         _collect(route.gives, found)
     return list(found)
 
 
 def routes() -> list[Route[Any, Any]]:
-    return [*host_api.ROUTES, *runner_api.ROUTES]
+    return [*host_api.ROUTES, *runner_table.ROUTES]
 
 
 @functools.cache  # a strategy remembers what it has found out about itself, and so do those that are made of it

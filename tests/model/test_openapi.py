@@ -9,13 +9,13 @@ import jsonschema_rs
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kohakuriver.model import codec, host_api, runner_api
+from kohakuriver.model import codec, host_api, runner_table
 from kohakuriver.model.openapi import describe
 from kohakuriver.model.route import Route
 from tests.model.strategies import every_message, records
 
 DOCUMENT = describe(host_api.ROUTES, "KohakuRiver", "1.2.3")
-BOTH = {"host": DOCUMENT, "runner": describe(runner_api.ROUTES, "Runner", "1.2.3")}
+BOTH = {"host": DOCUMENT, "runner": describe(runner_table.ROUTES, "Runner", "1.2.3")}
 SCHEMAS = {**BOTH["runner"]["components"]["schemas"], **DOCUMENT["components"]["schemas"]}
 MESSAGES = [kind for kind in every_message() if kind.__name__ in SCHEMAS]
 

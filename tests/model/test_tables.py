@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kohakuriver.model import codec, host_api, runner_api, stream_api
+from kohakuriver.model import codec, host_api, runner_table, stream_api
 from kohakuriver.model.access import NOBODY, Caller, Ownership, Role
 from kohakuriver.model.codec import JsonObject, hints_of
 from kohakuriver.model.route import ByteStream, Channel, PlainText, Route
 from tests.model.strategies import records
 
-TABLES = {"host": host_api.ROUTES, "runner": runner_api.ROUTES}
+TABLES = {"host": host_api.ROUTES, "runner": runner_table.ROUTES}
 ROUTES = [pytest.param(route, id=f"{table}-{route.name}") for table, routes in TABLES.items() for route in routes]
-CHANNEL_TABLES: list[tuple[Channel[Any], ...]] = [host_api.CHANNELS, stream_api.AT_RUNNER]
+CHANNEL_TABLES: list[tuple[Channel[Any], ...]] = [host_api.CHANNELS, runner_table.CHANNELS]
 EACH = pytest.mark.parametrize("route", ROUTES)
 OPEN = {"healthz", "openapi", "auth.status", "auth.login", "auth.register", "tls.ca"}
 
@@ -37,7 +37,7 @@ def test_only_these_entries_are_open_to_anybody(route: Route[Any, Any]) -> None:
 
 @EACH
 def test_an_entry_that_names_a_thing_says_whose_it_is(route: Route[Any, Any]) -> None:
-    if route in runner_api.ROUTES:
+    if route in runner_table.ROUTES:
         assert (route.needs, route.owns) == (Role.NODE, Ownership.HOST)
     elif route.owns is Ownership.JOIN:
         assert route.needs is Role.NODE and route.name == "node.join"
@@ -98,13 +98,13 @@ def test_a_request_taken_apart_for_the_way_is_whole_again(route: Route[Any, Any]
     there()
 
 
-@pytest.mark.parametrize("channel", [*host_api.CHANNELS, *stream_api.AT_RUNNER])
+@pytest.mark.parametrize("channel", [*host_api.CHANNELS, *runner_table.CHANNELS])
 def test_a_socket_is_whole_and_says_who_may_open_it(channel: Channel[Any]) -> None:
     assert channel.about[0].isupper() and channel.about.endswith(".")
     assert channel.path.startswith("/ws/") and not channel.path.endswith("/")
     if channel is stream_api.TUNNEL_AT_RUNNER:
         assert (channel.needs, channel.owns) == (Role.ANONY, Ownership.CONTAINER), "it signs in a container's name"
-    elif channel in stream_api.AT_RUNNER:
+    elif channel in runner_table.CHANNELS:
         assert (channel.needs, channel.owns) == (Role.NODE, Ownership.HOST)
     else:
         assert channel.needs in (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
@@ -117,7 +117,7 @@ def test_no_two_sockets_answer_to_the_same_path() -> None:
 
 
 def test_answers_are_declared_messages_lists_of_them_or_raw() -> None:
-    for route in (*host_api.ROUTES, *runner_api.ROUTES):
+    for route in (*host_api.ROUTES, *runner_table.ROUTES):
         kind = route.gives
         item = kind.__args__[0] if hasattr(kind, "__args__") else kind
         assert dataclasses.is_dataclass(item) or kind in (ByteStream, PlainText, JsonObject), route.name

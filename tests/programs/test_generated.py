@@ -2,7 +2,7 @@
 
 import pytest
 
-from kohakuriver.model import host_api, runner_api
+from kohakuriver.model import host_api, runner_table
 from kohakuriver.programs import generated
 
 STALE = "run `python3 -m kohakuriver.programs.generated`"
@@ -19,7 +19,7 @@ def test_the_readme_tells_of_every_setting_as_it_is() -> None:
 
 def test_the_api_page_has_one_line_for_every_route() -> None:
     lines = generated.api_page().splitlines()
-    for route in (*host_api.ROUTES, *runner_api.ROUTES):
+    for route in (*host_api.ROUTES, *runner_table.ROUTES):
         assert sum(f"`{route.method} {route.path}` | {route.needs.label} |" in line for line in lines) == 1, route.name
 
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from kohakuriver.model import files as f
-from kohakuriver.model import runner_api
+from kohakuriver.model import runner_api, runner_table
 from kohakuriver.model.access import Ownership, Role
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.errors import BadRequest, NotLoggedIn, RiverError
@@ -29,14 +29,14 @@ from kohakuriver.model.runner_api import (
 from kohakuriver.model.runner_key_api import Half, TakeKey
 from kohakuriver.model.runner_vps_api import TellInside
 from kohakuriver.model.vps import SnapshotId, TakeSnapshot
-from kohakuriver.runner.app import ANSWERS, CHANNELS
+from kohakuriver.runner.app import ANSWERS
 from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
 from tests.runner.stage import NODE, Stage, play, request
 
 
 def test_every_entry_is_for_the_host_alone() -> None:
-    table: tuple[Entry, ...] = (*runner_api.ROUTES, *CHANNELS)
+    table: tuple[Entry, ...] = (*runner_table.ROUTES, *runner_table.CHANNELS)
     assert {answer.route.name for answer in ANSWERS} == {entry.name for entry in table}
     others = [entry for entry in table if (entry.needs, entry.owns) != (Role.NODE, Ownership.HOST)]
     assert [(entry.name, entry.needs, entry.owns) for entry in others] == [
@@ -44,7 +44,7 @@ def test_every_entry_is_for_the_host_alone() -> None:
     ]
 
 
-@pytest.mark.parametrize("channel", CHANNELS, ids=lambda channel: str(channel.name))
+@pytest.mark.parametrize("channel", runner_table.CHANNELS, ids=lambda channel: str(channel.name))
 def test_nobody_else_gets_a_socket(tmp_path: Path, channel: Channel[Any]) -> None:
     more: dict[str, dict[str, Any]] = {"terminal": {"user": "ada"}, "forward": {"port": 80}}
     more["ssh.port"] = {"host": "localhost", "port": 22}
@@ -63,7 +63,7 @@ def test_nobody_else_gets_a_socket(tmp_path: Path, channel: Channel[Any]) -> Non
     play(tmp_path, script)
 
 
-@pytest.mark.parametrize("route", runner_api.ROUTES, ids=lambda route: str(route.name))
+@pytest.mark.parametrize("route", runner_table.ROUTES, ids=lambda route: str(route.name))
 def test_nobody_else_is_answered(tmp_path: Path, route: Route[Any, Any]) -> None:
     async def script(stage: Stage) -> None:
         url = stage.runner.url + route.path.format(task_id=1, timestamp=1, stem=TARBALL.stem)
