@@ -21,8 +21,8 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 UPLOAD_SECONDS = 600.0  # to take a piece of a body, or to bring all of it to the disk
 CHUNK_BYTES = 65536
-# A dead host is noticed on a silent stream after half a minute.
 PERHAPS_TLS = " (if it never answers, it may speak TLS: log in with --ca-fingerprint)"
+# A dead host is noticed on a silent stream after half a minute.
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 

@@ -73,7 +73,6 @@ class CreateEnvironment:
         default=None,
         bounds=Bounds(length=80, pattern=STEM),
     )
-
     registry_login: str | None = declare(
         "USER:PASSWORD for the pull of the image; forgotten when it is there.",
         default=None,

@@ -1,14 +1,14 @@
 """A task: what a person asked for, and what became of it."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from kohakuriver.model import fields as f
 from kohakuriver.model.codec import Snowflake
 from kohakuriver.model.fields import Bounds, declare
-from kohakuriver.model.lifecycle import ON_NODE, Desired, Event, Status
+from kohakuriver.model.lifecycle import Desired, Event, Status
 from kohakuriver.model.units import parse_target
 
 MAX_COMMAND_CHARACTERS = 120_000  # Linux takes 128 KiB in one argument
@@ -262,12 +262,3 @@ class HistoryEntry:
 def spec_values(spec: WorkloadSpec, kind: type[WorkloadSpec] = TaskSpec) -> dict[str, Any]:
     """The members that a spec has of that kind, by name, for building a wider record from it."""
     return {name: getattr(spec, name) for name in kind.__dataclass_fields__}
-
-
-def holds_resources(task: Task) -> bool:
-    """Whether cores, GPUs and memory of its node are its own just now."""
-    return task.status in ON_NODE
-
-
-def with_reason(task: Task, reason: str | None) -> Task:
-    return replace(task, reason=reason)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from kohakuriver.system.engine import Exit, Observed, Phase
 
-KILLED_BY_SIGNAL = 128
 CANNOT_RUN, NO_PROGRAM = 126, 127
 # What a daemon says of a container that its predecessor started, and whose end nobody told it.
 LOST_EXIT_CODE = 255

@@ -198,9 +198,8 @@ class ProcessExec:
             await ready
         finally:
             self._waits.discard(ready)
-            for (
-                descriptor
-            ) in self._ends.outputs.values():  # not of those closed meanwhile, whose numbers others may have
+            # Not of those closed meanwhile, whose numbers others may have.
+            for descriptor in self._ends.outputs.values():
                 self._loop.remove_reader(descriptor)
 
     async def _writable(self, descriptor: int) -> None:

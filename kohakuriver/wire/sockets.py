@@ -10,7 +10,7 @@ from typing import Protocol
 
 from kohakuriver.model.errors import NodeUnreachable, RiverError, from_wire
 
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = 1000, 1001, 1002, 1009
+NORMAL, GOING_AWAY, TOO_BIG = 1000, 1001, 1009
 LOST = 1006  # nobody closed: the connection broke
 REFUSED = 4000
 LOGIN_ENDED = 4401

@@ -5,8 +5,9 @@ by the same statement (`tasks.save`). Output sizes change while the document doe
 count tasks by status, so that totals cost the same however many tasks there were.
 
 Secret values of a task's environment stand apart from its document, so that no answer can hold them, and go when the
-task has ended. What changed is told anew in `changes`, of which only the newest are kept. Keys of runners are not here at all, only what they are made of besides the host's
-master key. The trail only grows: the one thing that may be taken from it is what lies before its horizon.
+task has ended. What changed is told anew in `changes`, of which only the newest are kept. Keys of runners are not here
+at all, only what they are made of besides the host's master key. The trail only grows: the one thing
+that may be taken from it is what lies before its horizon.
 """
 
 MIGRATIONS = (
