@@ -1,12 +1,14 @@
 """`kohakuriver events`: what changes in the cluster, line by line."""
 
+from dataclasses import replace
 from typing import Any
 
 from kohakuriver.client.command import Command, Flag, Order
 from kohakuriver.client.output import safe
 from kohakuriver.model import codec
 from kohakuriver.model import host_api as api
-from kohakuriver.model.events import Event, FollowEvents, Type
+from kohakuriver.model.errors import NotFound, Unavailable
+from kohakuriver.model.events import EVENTS, Event, FollowEvents, Type
 
 MORE = """\
 examples:
@@ -21,28 +23,35 @@ at everything anew. When the host is away for a moment, it goes on where it was.
 """
 
 
-def follow(order: Order) -> int:
-    """Print a line for each message until interrupted."""
+def show(order: Order) -> int:
+    """Print a line for each message until interrupted; when the connection breaks, go on behind the last one."""
     import asyncio
 
-    from kohakuriver.client.streams.events import follow_events
+    from kohakuriver.client.streams.following import follow
 
     members = {"object": order.parsed.object, "since": order.parsed.since}
-    request = codec.decode(FollowEvents, {name: value for name, value in members.items() if value is not None})
+    asked = codec.decode(FollowEvents, {name: value for name, value in members.items() if value is not None})
+    rest = asked
 
-    def tell(event: Event) -> None:
+    def tell(message: str) -> None:
+        nonlocal rest
+        event = codec.decode(Event, codec.loads(message), strict=False)
+        rest = replace(rest, since=event.seq)
         if order.as_json:
             order.screen.json_line(codec.encode(event))
         elif event.type is Type.CHANGE:
             order.screen.line(line_of(event))
         elif event.type is Type.RELOAD:
             order.notes.warn(f"some changes before {event.seq} are not kept any more: look at everything anew")
-        elif request.since is None:
+        elif asked.since is None:
             order.notes.hint(f"following what changes after {event.seq}")
         order.screen.out.flush()
 
     order.session.close()
-    asyncio.run(follow_events(order, request, tell))
+    try:
+        asyncio.run(follow(order, EVENTS, lambda: rest, tell))
+    except NotFound:
+        raise Unavailable("this host has no feed of events: it is older than this command") from None
     return 0
 
 
@@ -61,7 +70,7 @@ COMMANDS: tuple[Command[Any, Any], ...] = (
     Command(
         "",
         api.HEALTHZ,
-        act=follow,
+        act=show,
         about="What changes in the cluster, as it happens.",
         extra=(
             Flag(

@@ -145,14 +145,15 @@ def watch(order: Order) -> int:
     """Print a line for each change until interrupted, or the workload ends."""
     import asyncio
 
-    from kohakuriver.client.streams.changes import follow_changes
+    from kohakuriver.client.streams.following import follow
 
     where = where_of(order.session, order.parsed.where)
     channel, request = opened(order, where, stream_api.WATCH, recursive=order.has("recursive"))
     _stat(order, where)  # it is there, and ours
     order.session.close()
 
-    def tell(found: f.FileChanges) -> None:
+    def tell(message: str) -> None:
+        found = codec.decode(f.FileChanges, codec.loads(message), strict=False)
         if not found.changes:
             order.notes.hint(f"watching {where.path}" + (", by looking every two seconds" if found.polled else ""))
         for each in found.changes:
@@ -162,7 +163,7 @@ def watch(order: Order) -> int:
                 order.screen.line(f"{each.change:<8} {each.kind:<10} {safe(each.path) or where.path}")
         order.screen.out.flush()
 
-    asyncio.run(follow_changes(order, channel, request, tell))
+    asyncio.run(follow(order, channel, lambda: request, tell, "; what changes meanwhile is missed"))
     return 0
 
 
