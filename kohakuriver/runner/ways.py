@@ -20,7 +20,7 @@ MOST_TEXT = 200
 
 
 @dataclass(slots=True, eq=False)
-class Line(Conduit):
+class Lane(Conduit):
     """One connection over a way; `answered` is what became of its opening: None, or why there is none."""
 
     way: "Way"
@@ -75,7 +75,7 @@ class Way:
 
     socket: Socket
     has_flow: bool
-    _lines: dict[int, Line] = field(default_factory=dict)
+    _lanes: dict[int, Lane] = field(default_factory=dict)
     _latest: int = 0
 
     async def serve(self) -> None:
@@ -84,31 +84,31 @@ class Way:
             while (message := await self.socket.receive()) is not None:
                 await self._take(tunnel.decode(message))
         finally:
-            for line in self._lines.values():
-                line.refuse("the container has hung up")
-            self._lines.clear()
+            for lane in self._lanes.values():
+                lane.refuse("the container has hung up")
+            self._lanes.clear()
 
-    async def connect(self, proto: str, port: int) -> Line:
+    async def connect(self, proto: str, port: int) -> Lane:
         """A connection to a port inside; raises NotFound, TooMany, ConnectionResetError."""
-        if len(self._lines) >= MOST_CONNECTIONS:
+        if len(self._lanes) >= MOST_CONNECTIONS:
             raise TooMany("too many connections to this container", {"retry_after_seconds": 10})
         self._latest = (self._latest + 1) % 2**32  # those that far back are closed long since
         opening = Frame(Type.CONNECT, self._latest, UDP if proto == "udp" else TCP, port)
-        line = Line(self, Connection(opening, Window(self.has_flow)), asyncio.get_running_loop().create_future())
-        line.connection.room.set()
-        self._lines[opening.client] = line
+        lane = Lane(self, Connection(opening, Window(self.has_flow)), asyncio.get_running_loop().create_future())
+        lane.connection.room.set()
+        self._lanes[opening.client] = lane
         why: str | None = "it does not answer"
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self.send(opening)
-                    why = await line.answered
+                    why = await lane.answered
         finally:
             if why is not None:
-                await line.close()
+                await lane.close()
         if why is not None:
             raise NotFound(f"port {port}: {why}")
-        return line
+        return lane
 
     async def send(self, frame: Frame) -> None:
         """Raises ConnectionResetError when the container is gone."""
@@ -116,30 +116,30 @@ class Way:
 
     def forget(self, client: int) -> bool:
         """Whether there was such a connection until now."""
-        return self._lines.pop(client, None) is not None
+        return self._lanes.pop(client, None) is not None
 
     async def _take(self, frame: Frame) -> None:
         if frame.type is Type.PING:
             return await self.send(frame.answer(Type.PONG, frame.payload))
         if frame.type is Type.CONNECT:
             raise BadRequest("frame: CONNECT has no place here")
-        line = self._lines.get(frame.client)
-        if line is None:
+        lane = self._lanes.get(frame.client)
+        if lane is None:
             return None  # it was closed here while this was on its way
         match frame.type:
             case Type.CONNECTED:
-                if not line.answered.done():
-                    line.answered.set_result(None)
+                if not lane.answered.done():
+                    lane.answered.set_result(None)
             case Type.DATA:
-                await self._take_data(line.connection, frame.payload)
+                await self._take_data(lane.connection, frame.payload)
             case Type.EOF:
-                line.connection.put(b"")
+                lane.connection.put(b"")
             case Type.CLOSE:
-                self._take_close(line)
+                self._take_close(lane)
             case Type.ERROR:
-                line.refuse(_said(frame.payload))
+                lane.refuse(_said(frame.payload))
             case Type.WINDOW:
-                line.connection.window.grant(frame.amount)
+                lane.connection.window.grant(frame.amount)
         return None
 
     async def _take_data(self, connection: Connection, data: bytes) -> None:
@@ -149,16 +149,16 @@ class Way:
             connection.put(data)
         await connection.room.wait()  # without flow control one slow connection holds up all: there is no other brake
 
-    def _take_close(self, line: Line) -> None:
+    def _take_close(self, lane: Lane) -> None:
         """What came before is still to be read."""
-        if not line.answered.done():
-            line.refuse("it was closed at once")
-        elif not line.connection.closed:
-            line.connection.put(b"")
+        if not lane.answered.done():
+            lane.refuse("it was closed at once")
+        elif not lane.connection.closed:
+            lane.connection.put(b"")
 
 
-async def join(socket: Socket, line: Line) -> None:
-    """Be one connection between a socket and a line until both directions have ended, or the socket is gone."""
+async def join(socket: Socket, lane: Lane) -> None:
+    """Be one connection between a socket and a lane until both directions have ended, or the socket is gone."""
     ends = 0
 
     async def one_end() -> None:
@@ -171,13 +171,13 @@ async def join(socket: Socket, line: Line) -> None:
         while (message := await socket.receive()) is not None:
             data = message.encode() if isinstance(message, str) else message
             with suppress(ConnectionResetError):  # it listens no more; what it says may still be wanted
-                await (line.write(data) if data else line.write_eof())
+                await (lane.write(data) if data else lane.write_eof())
             if not data:
                 await one_end()
-        await line.close()
+        await lane.close()
 
     async def outwards() -> None:
-        while data := await line.read():
+        while data := await lane.read():
             await socket.send(data)
         await socket.send(b"")
         await one_end()
@@ -186,7 +186,7 @@ async def join(socket: Socket, line: Line) -> None:
         await socket.open(tunnel.STREAM)
         await asyncio.gather(inwards(), outwards())
     finally:
-        await line.close()
+        await lane.close()
 
 
 def _said(payload: bytes) -> str:

@@ -115,9 +115,8 @@ class EngineInfo:
 
 
 TYPE_LABEL, VPS_TYPE = "kohakuriver.type", "vps"
-SECRETS_LABEL = (
-    "kohakuriver.secrets"  # names of variables that what is made of a snapshot must not get, with commas between
-)
+# Names of variables that what is made of a snapshot must not get, with commas between.
+SECRETS_LABEL = "kohakuriver.secrets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,8 @@ async def forward(runner: Runner, caller: Caller, asked: RunnerForward, socket: 
         try:
             inside = await _straight(pid, asked)
         except EngineFailed as closed:
-            line = await _way_into(runner, key, closed).connect(asked.proto, asked.port)
-            return await join(socket, line)
+            lane = await _way_into(runner, key, closed).connect(asked.proto, asked.port)
+            return await join(socket, lane)
         return await _one(socket, inside)
     await runner.bench.engine.inside(key)  # so that an opening fails which can lead nowhere
     has_flow = FLOW in socket.offers
