@@ -30,12 +30,15 @@ def typed(prompt: str, instead: str) -> str:
     """What a person types on the terminal, unseen; raises BadRequest naming the option for those without one."""
     from getpass import getpass
 
+    from kohakuriver.client.termination import unwound_when_terminated
+
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         raise BadRequest(f"there is no terminal to ask on ({prompt.lower()}): give {instead}") from None
     try:
-        answer = getpass(f"{prompt}: ")
+        with unwound_when_terminated():  # else nobody would turn the echo on again
+            answer = getpass(f"{prompt}: ")
     except EOFError:
         answer = ""
     return _given(answer, prompt.lower())

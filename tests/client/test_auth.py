@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import signal
 import stat
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +91,15 @@ def test_a_login_is_asked_for_on_the_terminal_and_never_shown(person: Person, ho
     assert code == 0 and b"logged in as ada (admin)" in painted
     assert PASSWORD.encode() not in painted
     assert person.well("task", "list").startswith("TASK")
+
+
+def test_who_is_terminated_while_he_is_asked_has_his_echo_back(person: Person) -> None:
+    with on_terminal("auth", "register", "ada", "--bootstrap-file", str(person.lab.first_secret)) as terminal:
+        terminal.read_until(lambda painted: b"New password: " in painted)
+        assert not termios.tcgetattr(terminal.master)[3] & termios.ECHO
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.ended()[0] == 143
+        assert termios.tcgetattr(terminal.master)[3] & termios.ECHO
 
 
 def test_passwords_that_differ_make_no_account(person: Person) -> None:
