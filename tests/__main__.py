@@ -17,9 +17,8 @@ OK, FAILED, NONE_CHOSEN = WHOLE = 0, 1, 5  # as pytest exits when it was not bro
 
 def main(arguments: list[str]) -> int:
     """Run both halves with these arguments of pytest, unless the first is broken off; return the exit code for both."""
-    signal.signal(
-        signal.SIGINT, lambda number, frame: None
-    )  # pytest hears it, too, and we wait until it has cleaned up
+    # Pytest hears it, too, and we wait until it has cleaned up.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     codes: list[int] = []
     told: list[str] = []
     for suite in HOW:

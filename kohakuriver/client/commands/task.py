@@ -8,8 +8,9 @@ from kohakuriver.client.command import Command, Flag, Order, shown, shown_now
 from kohakuriver.client.flags import Spelling, at_most
 from kohakuriver.client.output import Screen
 from kohakuriver.client.paging import ALL, list_pages
-from kohakuriver.client.registry_login import LOGIN, login_of
-from kohakuriver.client.secret_variables import ENV, UNTYPED, sort_out, value_of
+from kohakuriver.client.registry_login import LOGIN
+from kohakuriver.client.secret_variables import ENV, UNTYPED
+from kohakuriver.client.submission import submission_of
 from kohakuriver.client.task_view import history_lines, status_word, task_detail, task_lines, task_table
 from kohakuriver.client.waiting import first_failure, has_ended, wait_for
 from kohakuriver.client.watching import INTERVAL, Picture, watch
@@ -31,10 +32,7 @@ OWNED = {
 
 def submit(order: Order) -> int:
     """Queue it, print the ids at once, and with --wait end as the tasks end."""
-    values = order.values() | command_line(order) | login_of(order)
-    values |= sort_out(values.pop("env_vars", {}), value_of)
-    values.setdefault("idempotency_key", order.new_key())  # a lost answer may be asked for again
-    plain = order.session.ask(api.TASK_SUBMIT, order.request(values))
+    plain = order.session.ask(api.TASK_SUBMIT, order.request(command_line(order) | submission_of(order)))
     submitted = order.session.understand(api.TASK_SUBMIT, plain)
     order.answer(plain, lambda: order.screen.lines(map(str, submitted.task_ids)))
     order.screen.out.flush()

@@ -11,8 +11,9 @@ from kohakuriver.client.flags import Spelling
 from kohakuriver.client.names import VPS
 from kohakuriver.client.pace import Patience, Pauses
 from kohakuriver.client.paging import ALL, list_pages
-from kohakuriver.client.registry_login import LOGIN, login_of
-from kohakuriver.client.secret_variables import ENV, UNTYPED, sort_out, value_of
+from kohakuriver.client.registry_login import LOGIN
+from kohakuriver.client.secret_variables import ENV, UNTYPED
+from kohakuriver.client.submission import submission_of
 from kohakuriver.client.task_view import status_word, wish
 from kohakuriver.client.vps_view import people_lines, snapshot_table, vps_detail, vps_table
 from kohakuriver.model import vps_api as api
@@ -37,9 +38,7 @@ OWNED = {
 
 def create(order: Order) -> int:
     """Make it, print its id at once, and with --wait return when it runs."""
-    values = order.values() | login_of(order)
-    values |= sort_out(values.pop("env_vars", {}), value_of)
-    values.setdefault("idempotency_key", order.new_key())  # a lost answer may be asked for again
+    values = submission_of(order)
     if "ssh_public_key" in values:
         values.setdefault("ssh_key_mode", SshKeyMode.UPLOAD.value)
     place: str | None = order.parsed.save_key
