@@ -143,8 +143,7 @@ class ServerSocket(Socket):
 
     def _watch(self, poke: Callable[[], None], *, pokes_always: bool = False) -> None:
         assert self._request.transport is not None
-        self._pulse = Pulse(self._request.transport, poke, lambda: self.gone())
-        self._pulse.pokes_always = pokes_always
+        self._pulse = Pulse(self._request.transport, poke, lambda: self.gone(), pokes_always=pokes_always)
 
     async def _opened(self) -> Socket:
         await self.open(self.protocol)

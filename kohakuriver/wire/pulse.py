@@ -27,9 +27,10 @@ class Pulse:
     while something else still waits to be written.
     """
 
-    def __init__(self, transport: asyncio.Transport, poke: Callable[[], None], gone: Callable[[], None]) -> None:
-        self.pokes_always = False
-        self._transport, self._poke, self._gone = transport, poke, gone
+    def __init__(
+        self, transport: asyncio.Transport, poke: Callable[[], None], gone: Callable[[], None], *, pokes_always: bool
+    ) -> None:
+        self._transport, self._poke, self._gone, self._pokes_always = transport, poke, gone, pokes_always
         self._loop = asyncio.get_running_loop()
         self._stayed_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -56,7 +57,7 @@ class Pulse:
         if is_gone(info, self._loop.time() - self._stayed_at):
             self._transport.abort()
             return self._gone()
-        if (unread or self.pokes_always) and not self._transport.get_write_buffer_size():
+        if (unread or self._pokes_always) and not self._transport.get_write_buffer_size():
             self._poke()
         self._wait()
 
