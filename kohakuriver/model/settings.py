@@ -260,7 +260,7 @@ class RunnerSettings:
     log_keep_bytes: int = setting(
         0, "When outputs in STATE_DIR take more, those of ended tasks go, oldest first; 0: no limit.", bounds=KEPT_BYTES
     )
-    numactl_path: str = setting("", "Path of numactl for the process engine; empty: not used.")
+    numactl_path: str = setting("", "Not looked at: the process engine binds to NUMA nodes without numactl.")
     resource_check_interval_seconds: float = setting(1.0, "Seconds between readings of the machine.", bounds=SECONDS)
     docker_image_sync_timeout: float = setting(600.0, "Seconds an image may take to arrive.", bounds=SECONDS)
     image_limit_bytes: int = setting(IMAGE_LIMIT_BYTES, "What an image may unpack to.", bounds=IMAGE_LIMITS)
