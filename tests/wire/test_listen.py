@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from kohakuriver.wire.listen import Door, open_door
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -41,7 +42,7 @@ async def leave(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> Non
 
 @pytest.mark.parametrize("before", ["127.0.0.1", "0.0.0.0"])
 async def test_who_is_inside_stays_and_who_comes_later_finds_it_elsewhere(before: str) -> None:
-    async with open_door(hello(), before, 0) as door:
+    async with open_door(hello(), before, free_port()) as door:
         early = await enter(door, "127.0.0.1")
         assert await greeted(early)
         port = door.port
@@ -55,7 +56,7 @@ async def test_who_is_inside_stays_and_who_comes_later_finds_it_elsewhere(before
 
 
 async def test_where_it_cannot_listen_it_does_not_go() -> None:
-    async with open_door(hello(), "127.0.0.1", 0) as door:
+    async with open_door(hello(), "127.0.0.1", free_port()) as door:
         for address, why in (("198.51.100.7", errno.EADDRNOTAVAIL), ("127.0.0.2", errno.EADDRINUSE)):
             with socket.socket() as taken:
                 taken.bind(("127.0.0.2", door.port))

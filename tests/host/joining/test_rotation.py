@@ -25,6 +25,7 @@ from kohakuriver.wire.call import Peer
 from kohakuriver.wire.sign import Signer, SteadyTime
 from tests.fake_engine import FakeEngine, FakeNode
 from tests.host.joining.machines import Lab, in_lab, open_lab, settings_in
+from tests.ports import free_port
 from tests.runner.stage import BigMachine
 
 SECONDS = 30.0
@@ -83,7 +84,8 @@ async def nobody_believes(lab: Lab, runner: Runner, key: bytes) -> None:
 
 def test_one_command_changes_it_and_the_one_before_is_void(tmp_path: Path) -> None:
     async def work(lab: Lab) -> None:
-        async with runner_at(lab, tmp_path) as runner:
+        port = free_port()
+        async with runner_at(lab, tmp_path, port) as runner:
             voids = []
             for _ in range(2):
                 voids.append(lab.host.keys.to("alpha"))
@@ -93,7 +95,7 @@ def test_one_command_changes_it_and_the_one_before_is_void(tmp_path: Path) -> No
                     await nobody_believes(lab, runner, void)
             key = lab.host.keys.to("alpha")
             assert key not in voids and not lab.host.keys.unfinished
-        async with runner_at(lab, tmp_path, port_of(runner.url)) as runner:  # from what it had kept
+        async with runner_at(lab, tmp_path, port) as runner:  # from what it had kept
             await speak_both_ways(lab, runner)
         trail = await lab.house.trail(action="node.rotate-key")
         assert [(each["object"], each["result"], each["address"]) for each in trail] == [
@@ -149,19 +151,19 @@ DEATHS: dict[str, tuple[type, str, Callable[[], Any]]] = {
 def test_whoever_is_killed_meanwhile_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str) -> None:
     async def run() -> None:
         async with AsyncExitStack() as host_life, AsyncExitStack() as runner_life:
-            lab = await host_life.enter_async_context(open_lab(settings_in(tmp_path)))
-            runner = await runner_life.enter_async_context(runner_at(lab, tmp_path))
+            port, host_settings = free_port(), settings_in(tmp_path, host_port=free_port())
+            lab = await host_life.enter_async_context(open_lab(host_settings))
+            runner = await runner_life.enter_async_context(runner_at(lab, tmp_path, port))
             before, (owner, method, replacement) = lab.host.keys.to("alpha"), DEATHS[death]
             with monkeypatch.context() as patch:
                 patch.setattr(owner, method, replacement())
                 assert await rotate(lab) >= 400
             if death.startswith("the runner"):
                 await runner_life.aclose()
-                runner = await runner_life.enter_async_context(runner_at(lab, tmp_path, port_of(runner.url)))
+                runner = await runner_life.enter_async_context(runner_at(lab, tmp_path, port))
             else:
                 await host_life.aclose()
-                port = runner.settings.host_port
-                lab = await host_life.enter_async_context(open_lab(settings_in(tmp_path, host_port=port)))
+                lab = await host_life.enter_async_context(open_lab(host_settings))
             await speak_both_ways(lab, runner)
             await lab.host.key_rotation.step()
             assert not lab.host.keys.unfinished
