@@ -43,6 +43,11 @@ async def stopped_box(house: House) -> str:
     return vps
 
 
+async def restarted(house: House, vps: str) -> None:
+    await house.post(f"{V}/{vps}/restart")
+    await becomes(house, vps, "running", attempt=2)
+
+
 def test_what_was_started_since_is_taken_up_and_what_is_older_stays_fenced(tmp_path: Path) -> None:
     ids: list[str] = []
 
@@ -50,8 +55,7 @@ def test_what_was_started_since_is_taken_up_and_what_is_older_stays_fenced(tmp_p
         ids.append(await stopped_box(house))
 
     async def between(house: House, runner: MadeUpRunner) -> None:
-        await house.post(f"{V}/{ids[0]}/restart")
-        await becomes(house, ids[0], "running", attempt=2)
+        await restarted(house, ids[0])
         older = replace(runner.held[int(ids[0]), 2], attempt=1)
         runner.held[int(ids[0]), 1] = older
 
@@ -74,8 +78,7 @@ def test_a_claim_that_this_host_never_made_moves_nothing(tmp_path: Path) -> None
         ids.append(await stopped_box(house))
 
     async def between(house: House, runner: MadeUpRunner) -> None:
-        await house.post(f"{V}/{ids[0]}/restart")
-        await becomes(house, ids[0], "running", attempt=2)
+        await restarted(house, ids[0])
         key = (int(ids[0]), 2)
         runner.claims[key] = replace(runner.claims[key], proof="0" * 64)
 

@@ -1,1 +1,1 @@
-"""Commands that hold sockets: terminals and forwards."""
+"""Commands that hold sockets: terminals, forwards, and what is followed."""
