@@ -173,6 +173,7 @@ class Database:
         self._commits = 0
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self._waiting_lock = threading.Lock()
+        self._scrubbing, self._is_closed = threading.Lock(), False
         self._kept: dict[tuple[Any, ...], tuple[int, Any]] = {}  # by question: as of which commit, and the answer
         self._threads = [_thread("store-writer", lambda: self._writes.serve(WRITE_BATCH, self._commit))]
         for reader in readers:
@@ -224,11 +225,14 @@ class Database:
         await asyncio.to_thread(self._empty_log)
 
     def _empty_log(self) -> None:
-        with closing(sqlite3.connect(self._path, isolation_level=None, timeout=SCRUB_WAIT_SECONDS)) as connection:
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.OperationalError as busy:
-                log.debug("the log is not emptied now error=%s", busy)
+        with self._scrubbing:
+            if self._is_closed:
+                return
+            with closing(sqlite3.connect(self._path, isolation_level=None, timeout=SCRUB_WAIT_SECONDS)) as connection:
+                try:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                except sqlite3.OperationalError as busy:
+                    log.debug("the log is not emptied now error=%s", busy)
 
     def close(self) -> None:
         """Finish the work that waits, then let go of the file."""
@@ -236,8 +240,10 @@ class Database:
         self._reads.close(READERS)
         for thread in self._threads:
             thread.join()
-        for connection in reversed(self._connections):
-            connection.close()
+        with self._scrubbing:  # whoever comes last puts the log into the file, and that must be we
+            self._is_closed = True
+            for connection in reversed(self._connections):
+                connection.close()
         os.close(self._lock)
 
     def _commit(self, batch: list[_Job]) -> None:
