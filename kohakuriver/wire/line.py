@@ -72,7 +72,7 @@ class Line(asyncio.BufferedProtocol):
         return self._block[HEAD_BYTES:]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._take(self._block[: HEAD_BYTES + nbytes])
+        self.take(self._block[: HEAD_BYTES + nbytes])
         if self._into is not None and BUSY_BYTES <= nbytes < self._block_bytes:
             self._rest()
         self._block_bytes = fitting(self._block_bytes, nbytes)
@@ -81,7 +81,7 @@ class Line(asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Of pipes, which know no blocks."""
-        self._take(memoryview(bytearray(HEAD_BYTES) + data))
+        self.take(memoryview(bytearray(HEAD_BYTES) + data))
 
     def eof_received(self) -> bool:
         self.has_ended = self.ended_well = self.was_left = True
@@ -139,7 +139,7 @@ class Line(asyncio.BufferedProtocol):
         self._pour, self._into, into._feeder = pour, into, self
         try:
             if heard:
-                self._take(memoryview(bytearray(HEAD_BYTES) + heard))
+                self.take(memoryview(bytearray(HEAD_BYTES) + heard))
             if into._room.is_set():
                 self._go_on()
             while self._pour is not None and not self.has_ended and not into.is_gone:
@@ -147,7 +147,8 @@ class Line(asyncio.BufferedProtocol):
         finally:
             self._pour = self._into = into._feeder = None
 
-    def _take(self, block: memoryview) -> None:
+    def take(self, block: memoryview) -> None:
+        """Here is more: room for a header, and what was heard behind it."""
         if self._pour is None:
             self._heard += block[HEAD_BYTES:]
             if len(self._heard) >= MOST_UNREAD_BYTES:

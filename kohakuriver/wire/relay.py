@@ -62,6 +62,8 @@ class _Joint:
                 await self._wrap(source, target)
             elif isinstance(source, RawSocket) and isinstance(target, PlainSocket):
                 await self._unwrap(source, target)
+            elif isinstance(source, PlainSocket) and isinstance(target, PlainSocket):
+                await self._plain(source, target)
             else:
                 await self._by_messages(source, target)
         except ConnectionResetError:
@@ -80,6 +82,18 @@ class _Joint:
         else:
             self.ended_well = source.close_code == NORMAL
             await target.close(source.close_code, source.close_reason)
+
+    async def _plain(self, source: PlainSocket, target: PlainSocket) -> None:
+        def pour(block: memoryview) -> bool:
+            target.out.put(block[HEAD_BYTES:])
+            return True
+
+        await source.line.pour(pour, target.out)
+        await target.out.flushed()
+        if source.line.ended_well:
+            source.close_code = NORMAL
+            target.out.end()
+            self.one_end()
 
     async def _wrap(self, source: PlainSocket, target: RawSocket) -> None:
         def pour(block: memoryview) -> bool:

@@ -4,6 +4,7 @@ Two ways lead on. `ssh -J NAME@host:8002 LOGIN@WORKLOAD` asks for a connection t
 in there if one listens, else to ours, which stands for it. `ssh -p 8002 WORKLOAD+LOGIN@host` is in the workload at once.
 """
 
+import asyncio
 import logging
 import socket
 from contextlib import AbstractContextManager, ExitStack
@@ -15,6 +16,7 @@ import asyncssh
 
 from kohakuriver.host.services.ssh import algorithms
 from kohakuriver.host.services.ssh.carry import Process
+from kohakuriver.host.services.ssh.channel import Connection
 from kohakuriver.host.services.ssh.host_keys import HostKeys
 from kohakuriver.host.services.ssh.inside import SSH_PORT, Inside
 from kohakuriver.host.services.ssh.limits import Gate
@@ -25,6 +27,7 @@ from kohakuriver.host.services.ssh.workload_server import (
     Reached,
     Session,
     Spawn,
+    Way,
     WorkloadServer,
     built_in,
     opened,
@@ -63,15 +66,13 @@ class SshProxy:
         for connection in list(self.connections):
             connection.abort()
 
-    async def listen(self, door: socket.socket) -> asyncssh.SSHAcceptor:
+    async def listen(self, door: socket.socket) -> asyncio.Server:
         """Serve whoever comes to a socket that listens."""
-        return await asyncssh.listen(
-            sock=door,
-            server_factory=lambda: Visitor(self),
-            server_host_keys=self.keys.of_port,
-            backlog=256,
-            **self._options(),
+        options = asyncssh.SSHServerConnectionOptions(
+            server_factory=lambda: Visitor(self), server_host_keys=self.keys.of_port, **self._options()
         )
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: Connection(loop, options), sock=door, backlog=256)
 
     async def standing_for(self, visit: Visit, workload: Workload) -> Socket:
         """A connection to an SSH server that stands for a workload; whoever is given it is let in as this visitor."""
@@ -104,7 +105,7 @@ class SshProxy:
         """Somebody who is in a workload."""
         assert visit.workload is not None
         watch = partial(self.people.inside, visit.caller, visit.workload)
-        return Guest(self.inside, visit, lambda: self.place_of(visit.caller), watch)
+        return Guest(self.inside, self.spawn, visit, lambda: self.place_of(visit.caller), watch)
 
     def place_of(self, caller: Caller) -> AbstractContextManager[None]:
         """A channel of this person; raises TooMany."""
@@ -223,9 +224,10 @@ class Visitor(asyncssh.SSHServer):
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
         visit, proxy = self._visit, self._proxy
-        assert visit is not None
+        assert visit is not None and self._connection is not None
         if visit.workload and (dest_port != SSH_PORT or dest_host not in visit.workload.names):
-            return proxy.guest(visit).connection(dest_host, dest_port)
+            return proxy.guest(visit).connection(dest_host, dest_port, self._connection)
         if dest_port != SSH_PORT:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "only SSH goes on from here")
-        return opened(lambda: proxy.place_of(visit.caller), lambda: proxy.reach(visit, dest_host))
+        way = Way(lambda: proxy.place_of(visit.caller), lambda: proxy.reach(visit, dest_host))
+        return opened(way, self._connection, proxy.spawn)

@@ -1,8 +1,7 @@
-"""Between an SSH channel and a socket: bytes both ways, no faster than either side listens."""
+"""Between an SSH session and a socket: a process or files, no faster than either side listens."""
 
 import asyncio
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -19,22 +18,13 @@ Writer: TypeAlias = asyncssh.SSHWriter[bytes]
 Process: TypeAlias = asyncssh.SSHServerProcess[bytes]
 
 
-async def carry(reader: Reader, writer: Writer, socket: Socket) -> None:
-    """Hand bytes on in both directions until both have ended, or either side is gone."""
-    try:
-        await asyncio.gather(_up(reader, socket), _down(socket, writer), _until_closed(writer, socket))
-    finally:
-        writer.close()
-        await socket.hang_up()
-
-
 async def carry_files(process: Process, socket: Socket) -> None:
-    """The same for files, whose client wants to be told that all went well."""
+    """Hand bytes on in both directions until both have ended; the client wants to be told that all went well."""
     writer = process.stdout
     try:
         await asyncio.gather(
             _up(process.stdin, socket),
-            _down(socket, writer, lambda: _part(process, socket)),
+            _down(socket, process),
             _until_closed(writer, socket),
         )
     finally:
@@ -49,7 +39,8 @@ async def _up(reader: Reader, socket: Socket) -> None:
         await socket.send(b"")
 
 
-async def _down(socket: Socket, writer: Writer, end: Callable[[], None] | None = None) -> None:
+async def _down(socket: Socket, process: Process) -> None:
+    writer = process.stdout
     with suppress(*GONE):
         while (data := await socket.receive()) is not None:
             if not data:
@@ -58,7 +49,7 @@ async def _down(socket: Socket, writer: Writer, end: Callable[[], None] | None =
             assert isinstance(data, bytes)
             writer.write(data)
             await writer.drain()
-    (end or writer.close)()
+    _part(process, socket)
 
 
 async def _until_closed(writer: Writer, socket: Socket) -> None:

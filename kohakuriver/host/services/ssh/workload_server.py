@@ -5,35 +5,36 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import asyncssh
-from asyncssh.stream import SSHTCPStreamSession
 
-from kohakuriver.host.services.ssh.carry import GONE, Process, Reader, Writer, carry, carry_files, carry_process
+from kohakuriver.host.services.ssh.carry import GONE, Process, Reader, Writer, carry_files, carry_process
+from kohakuriver.host.services.ssh.channel import Channel, Connection
 from kohakuriver.host.services.ssh.inside import Inside
 from kohakuriver.host.services.ssh.people import Visit, Workload
 from kohakuriver.model import codec
-from kohakuriver.model.errors import RiverError
+from kohakuriver.model.errors import Conflict, RiverError
 from kohakuriver.model.ssh_api import StartProcess
-from kohakuriver.wire.line import connected
+from kohakuriver.wire.line import Line, connected
 from kohakuriver.wire.plain import PlainSocket
+from kohakuriver.wire.relay import relay
 from kohakuriver.wire.sockets import Socket
 
 PASSED_ON = ("LANG", "LC_", "COLORTERM")  # of what a client wants in the environment: how this begins
 MOST_VARIABLES, MOST_CHARACTERS, MOST_ROWS = 32, 1000, 9999
 REFUSED = 255  # the exit code by which ssh tells its own failures from those of commands
 Spawn = Callable[[str, Coroutine[Any, Any, None]], object]
-Handler: TypeAlias = asyncssh.SSHTCPSession[bytes]
 Watch = Callable[[Callable[[], None]], AbstractContextManager[None]]  # calls back when one may no longer be inside
 Place = Callable[[], AbstractContextManager[None]]  # one channel; raises TooMany
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Somebody in a workload: who, in which, and how many channels he may still open."""
+    """Somebody in a workload: who, in which, and how many channels he may still open; `spawn` starts background work."""
 
     inside: Inside
+    spawn: Spawn
     visit: Visit
     place: Place
     watch: Watch
@@ -64,13 +65,13 @@ class Guest:
         else:
             await carry_process(process, await self.inside.process(self.workload, _wanted(process, self.visit.login)))
 
-    async def connection(self, host: str, port: int) -> Handler:
+    async def connection(self, host: str, port: int, asker: asyncssh.SSHServerConnection) -> Channel:
         """A connection from within, ready to be carried; raises ChannelOpenError when there is none."""
 
         async def reach() -> Reached:
             return Reached(await self.inside.port(self.workload, host, port), self.watch)
 
-        return await opened(self.place, reach)
+        return await opened(Way(self.place, reach), asker, self.spawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +82,44 @@ class Reached:
     watch: Watch
 
 
-async def opened(place: Place, reach: Callable[[], Awaitable[Reached]]) -> Handler:
-    """A channel to what `reach` gives; raises ChannelOpenError when it gives nothing."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a channel is to lead, and the place that it takes."""
+
+    place: Place
+    reach: Callable[[], Awaitable[Reached]]
+
+
+async def opened(way: Way, asker: asyncssh.SSHServerConnection, spawn: Spawn) -> Channel:
+    """A channel that is carried there until either side is gone; raises ChannelOpenError when nothing is there."""
+    channel, held = Channel(), ExitStack()
     try:
-        with ExitStack() as unless_opened:
-            unless_opened.enter_context(place())
-            far = await reach()
-            held = unless_opened.pop_all()
+        with ExitStack() as unless_carried:
+            unless_carried.enter_context(way.place())
+            far = await way.reach()
+            try:
+                if asker.is_closed():  # then asyncssh wants no channel any more, and does not say so
+                    raise Conflict("whoever asked is gone")
+                spawn("ssh connection", _carry(channel.line, far, held))
+            except RiverError:
+                await far.socket.hang_up()
+                raise
+            held.enter_context(unless_carried.pop_all())  # it begins later
     except RiverError as refused:
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(refused)) from None
+    return channel
 
-    async def handler(reader: Reader, writer: Writer) -> None:
-        with held, far.watch(writer.close):
-            await carry(reader, writer, far.socket)
 
-    return SSHTCPStreamSession[bytes](handler)
+async def _carry(line: Line, far: Reached, held: ExitStack) -> None:
+    ours = asyncio.current_task()
+
+    def cut() -> None:
+        assert ours is not None
+        ours.cancel()
+
+    with held, far.watch(cut):
+        await line.flushed()  # now it is open
+        await relay(PlainSocket(line), far.socket)
 
 
 def _wanted(process: Process, user: str) -> StartProcess:
@@ -162,8 +186,8 @@ class WorkloadServer(asyncssh.SSHServer):
         return session_of(self._connection, Session(self._guest.session, self._spawn))
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
-        assert self._guest is not None
-        return self._guest.connection(dest_host, dest_port)
+        assert self._guest is not None and self._connection is not None
+        return self._guest.connection(dest_host, dest_port, self._connection)
 
 
 async def built_in(options: asyncssh.SSHServerConnectionOptions, server: WorkloadServer) -> Socket:
@@ -174,7 +198,7 @@ async def built_in(options: asyncssh.SSHServerConnectionOptions, server: Workloa
         line = await connected(ours)
         undo.callback(line.transport.close)
         loop = asyncio.get_running_loop()
-        connection = asyncssh.SSHServerConnection(loop, options)
+        connection = Connection(loop, options)
         await loop.create_connection(lambda: connection, sock=theirs)
         undo.pop_all()
     return PlainSocket(line)
