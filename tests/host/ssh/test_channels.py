@@ -39,6 +39,13 @@ async def hear(reader: asyncio.StreamReader) -> str:
     return digest.hexdigest()
 
 
+async def part(writer: asyncio.StreamWriter) -> None:
+    """Close it, and let it be closed."""
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
 async def rests(said: list[int]) -> None:
     """Until nothing more is said for a while, although there is more to say."""
     quiet, before = 0, -1
@@ -56,6 +63,7 @@ def test_both_directions_wait_for_their_readers_and_arrive_whole(tmp_path: Path)
             inside.set_result((reader, writer))
 
         task, command = await asker(door)
+        proxy = await door.keeper.ready()
         async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
             door.here.ports[22] = server.sockets[0].getsockname()[1]
             ssh = await asyncio.create_subprocess_exec(
@@ -75,7 +83,8 @@ def test_both_directions_wait_for_their_readers_and_arrive_whole(tmp_path: Path)
                     heard = [both.create_task(hear(each)) for each in (reader, ssh.stdout)]
                 assert [each.result() for each in heard] == [DIGEST, DIGEST]
                 assert await ssh.wait() == 0
-            writer.close()
+            await part(writer)
+            await until(lambda: not proxy.gate.channels.taken and not proxy.connections)
 
     at_the_door(tmp_path, work)
 
@@ -87,7 +96,7 @@ def test_who_goes_away_while_his_workload_is_reached_leaves_nothing(tmp_path: Pa
         async def wait_for_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionResetError):
                 await hear(reader)
-            writer.close()
+            await part(writer)
             left.set()
 
         task, command = await asker(door)
@@ -103,8 +112,10 @@ def test_who_goes_away_while_his_workload_is_reached_leaves_nothing(tmp_path: Pa
             door.here.ports[22] = server.sockets[0].getsockname()[1]
             ssh = await asyncio.create_subprocess_exec(*command, f"{task}:22", stdin=asyncio.subprocess.PIPE)
             await until(lambda: proxy.gate.channels.taken == 1)
+            assert ssh.stdin is not None
             ssh.kill()
             await ssh.wait()
+            await part(ssh.stdin)
             await until(lambda: not proxy.connections)
             may_go_on.set()
             await until(lambda: left.is_set() and not proxy.gate.channels.taken)
