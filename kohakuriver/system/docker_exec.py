@@ -22,8 +22,9 @@ from kohakuriver.system.hanging_up import MARK, hang_up
 
 _UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 _FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 0.005, 0.5
-_START_SECONDS = 10.0
+_START_SECONDS, _PID_SECONDS = 10.0, 0.05
 MOST_WORDS_BYTES = 64 * 1024
+NOT_STARTED = (126, 127)  # the exit codes that the daemon notes when it cannot start one
 
 
 async def begin_exec(client: DockerClient, container: str, spec: ExecSpec, mark: str) -> "DockerExec":
@@ -66,8 +67,12 @@ class DockerExec:
 
     async def settle(self, spec: ExecSpec) -> None:
         """Learn its pid, and give its terminal the size; raises EngineFailed."""
-        facts = await self._look_until(lambda facts: bool(facts["Pid"]) or not facts["Running"], _START_SECONDS)
-        self._leader, self._began = process_calls.identity(facts["Pid"]) if facts["Pid"] else [0, 0], bool(facts["Pid"])
+        facts = await self._look_until(_has_begun_or_ended, _START_SECONDS)
+        if not facts["Pid"]:  # of what ended at once it is noted a moment later
+            await asyncio.sleep(_PID_SECONDS)
+            facts = await self._look_until(_has_begun_or_ended, _START_SECONDS)
+        self._leader = process_calls.identity(facts["Pid"]) if facts["Pid"] else [0, 0]
+        self._began = bool(facts["Pid"]) or facts["ExitCode"] not in NOT_STARTED
         await self.resize(spec.rows, spec.columns)
 
     async def read(self) -> tuple[int, bytes] | None:
@@ -134,6 +139,11 @@ class DockerExec:
             raise failed("Docker has forgotten the process", refused) from None
         except TimeoutError:
             raise EngineFailed("Docker does not start the process") from None
+
+
+def _has_begun_or_ended(facts: Any) -> bool:
+    """The daemon agrees to a stream before it does anything: until then, too, nothing runs and there is no pid."""
+    return bool(facts["Pid"]) or facts["ExitCode"] is not None
 
 
 def _config(spec: ExecSpec, mark: str) -> dict[str, Any]:
