@@ -338,7 +338,7 @@ class FakeEngine:
 
     async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
         await self.step("exec", key, lambda: self._must_run(key))
-        return begin_exec(Beside(identity(os.getpid()), {"PATH": os.defpath}, "/"), spec)
+        return begin_exec(Beside(identity(os.getpid()), {"PATH": os.defpath}, "/"), spec, "fake")
 
     async def inside(self, key: WorkloadKey) -> Inside:
         await self.step("inside", key, lambda: self._must_run(key))

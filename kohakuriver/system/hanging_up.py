@@ -34,22 +34,45 @@ async def end_strays(mark: str) -> int:
     return len(leaders)
 
 
+async def end_orphans(mark: str) -> None:
+    """Hang up on what went on in sessions with this mark when their leaders died with the program that began them."""
+    await asyncio.to_thread(_hang_up_orphans, mark)
+
+
+def _hang_up_orphans(mark: str) -> None:
+    """Their mark ends with the number of the session: whoever has begun one of his own since is let be."""
+    sessions: set[int] = set()
+    for pid in _all_pids():
+        with suppress(OSError):
+            session = os.getsid(pid)
+            if _has(pid, f"{MARK}={mark}/{session}".encode()):
+                sessions.add(session)
+    for session in sessions:
+        if session not in process_calls.session_members(session):
+            _signal_session(session, signal.SIGHUP)
+
+
 def _signal(leader: list[int], number: int) -> bool:
-    """Send the signal to the whole session, once to each; False when its leader is gone.
+    """Send the signal to the whole session, once to each; False when its leader is gone."""
+    return process_calls.is_alive(leader) and _signal_session(leader[0], number)
+
+
+def _signal_session(session: int, number: int) -> bool:
+    """Whether that was possible.
 
     They stand still meanwhile, so that none is forked after the look and before the signal, and so gets away.
     """
-    if not process_calls.is_alive(leader):
-        return False
 
     def members() -> list[int]:
-        return process_calls.session_members(leader[0])
+        return process_calls.session_members(session)
 
     try:
         process_calls.stop_all(members)
         process_calls.signal_all(members, number)
     except PermissionError:
-        log.warning("a process that was started in a workload goes on, for this program is not root pid=%d", leader[0])
+        log.warning(
+            "a process that was started in a workload goes on, for this program is not root session=%d", session
+        )
         return False
     finally:
         with suppress(PermissionError):
@@ -60,8 +83,11 @@ def _signal(leader: list[int], number: int) -> bool:
 def _leaders(mark: str) -> list[list[int]]:
     """Those with the mark that were started from outside their namespace; what they started has it too, and lives on."""
     wanted = f"{MARK}={mark}".encode()
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [process_calls.identity(pid) for pid in pids if _has(pid, wanted) and _came_from_outside(pid)]
+    return [process_calls.identity(pid) for pid in _all_pids() if _has(pid, wanted) and _came_from_outside(pid)]
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _has(pid: int, variable: bytes) -> bool:

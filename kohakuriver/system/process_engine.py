@@ -21,6 +21,7 @@ from kohakuriver.model.errors import Conflict, EngineFailed, NotAllowed, from_wi
 from kohakuriver.model.execution import ExecSession, ExecSpec, Inside
 from kohakuriver.system import process_journal
 from kohakuriver.system.engine import ContainerSpec, EngineInfo, Exit, Observed, Phase, WorkloadKey
+from kohakuriver.system.hanging_up import end_orphans
 from kohakuriver.system.process_exec import Beside, begin_exec
 from kohakuriver.system.process_keeper import LOG_NAME, SOCKET_NAME, WORKLOADS_NAME
 from kohakuriver.system.process_plan import Look, Plan
@@ -64,6 +65,7 @@ class ProcessEngine:
         self._open = True
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_foreign(self._root)
+        await end_orphans(str(self._root))
         await self._ask("describe")
 
     async def close(self) -> None:
@@ -114,7 +116,7 @@ class ProcessEngine:
         self._known.discard(key)
 
     async def exec(self, key: WorkloadKey, spec: ExecSpec) -> ExecSession:
-        return begin_exec(await self._beside(key), spec)
+        return begin_exec(await self._beside(key), spec, str(self._root))
 
     async def inside(self, key: WorkloadKey) -> Inside:
         return Inside((await self._beside(key)).main[0])

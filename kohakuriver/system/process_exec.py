@@ -19,7 +19,7 @@ import kohakuriver
 from kohakuriver.model.errors import EngineFailed
 from kohakuriver.model.execution import ERR, OUT, ExecSpec
 from kohakuriver.system import process_calls
-from kohakuriver.system.hanging_up import hang_up
+from kohakuriver.system.hanging_up import MARK, hang_up
 
 _BLOCK_BYTES = 1 << 16
 _BOOT = (
@@ -37,15 +37,15 @@ class Beside:
     working_dir: str
 
 
-def begin_exec(beside: Beside, spec: ExecSpec) -> "ProcessExec":
-    """Start a process beside a workload; raises EngineFailed when none can be made.
+def begin_exec(beside: Beside, spec: ExecSpec, mark: str) -> "ProcessExec":
+    """Start a process beside a workload; `mark` says whose it is, should we be killed. Raises EngineFailed when none can be made.
 
     It dies with the thread that calls this, which must therefore be the program's main one.
     """
     ends = _terminal(spec) if spec.tty else _pipes()
     request, told = os.pipe()
     try:
-        os.write(told, _order(beside, spec))
+        os.write(told, _order(beside, spec, mark))
         os.close(told)
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(Path(kohakuriver.__file__).parents[1])]
@@ -67,7 +67,7 @@ def begin_exec(beside: Beside, spec: ExecSpec) -> "ProcessExec":
     return ProcessExec(child, ends, beside.main)
 
 
-def _order(beside: Beside, spec: ExecSpec) -> bytes:
+def _order(beside: Beside, spec: ExecSpec, mark: str) -> bytes:
     order = {
         "argv": list(spec.argv),
         "env": {**beside.env, **spec.env},
@@ -75,6 +75,7 @@ def _order(beside: Beside, spec: ExecSpec) -> bytes:
         "user": spec.user,
         "tty": spec.tty,
         "like": beside.main[0],
+        "mark": [MARK, mark],
     }
     data = json.dumps(order).encode()
     if len(data) > 60_000:  # what a pipe holds without a reader

@@ -57,7 +57,8 @@ def _become(user: str) -> None:
 
 
 def _run(order: Any) -> NoReturn:
-    program, env = order["argv"][0], order["env"]
+    program, (name, mark) = order["argv"][0], order["mark"]
+    env = {**order["env"], name: f"{mark}/{os.getpid()}"}
     try:
         os.execvpe(program, order["argv"], env)
     except FileNotFoundError:
