@@ -7,8 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import asyncssh
+import pytest
 from asyncssh.encryption import encryption_needs_mac
 
+from kohakuriver.host.services.ssh import channel
 from kohakuriver.host.services.ssh.algorithms import CIPHERS
 from kohakuriver.model.access import Role
 from tests.host.ssh.doors import SECONDS, Door, at_the_door
@@ -122,6 +125,35 @@ def test_who_goes_away_while_his_workload_is_reached_leaves_nothing(tmp_path: Pa
             may_go_on.set()
             await until(lambda: left.is_set() and not proxy.gate.channels.taken)
 
+    at_the_door(tmp_path, work)
+
+
+def test_who_asks_for_more_than_he_reads_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(door: Door) -> None:
+        async def say_on_and_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                await say(writer, [])
+            await part(writer)
+
+        task, _ = await asker(door)
+        proxy = await door.keeper.ready()
+        connecting = asyncssh.connect(
+            "127.0.0.1",
+            door.keeper.port,
+            username="bob",
+            known_hosts=([proxy.keys.ed25519.convert_to_public()], [], []),
+            client_keys=[str(door.key_of("bob"))],
+            config=[],
+        )
+        async with await asyncio.start_server(say_on_and_on, "127.0.0.1", 0) as server, connecting as client:
+            door.here.ports[22] = server.sockets[0].getsockname()[1]
+            await client.open_connection(task, 22, window=1 << 30)
+            assert client._transport is not None
+            client._transport.pause_reading()
+            await until(lambda: not proxy.connections)
+            client.abort()
+
+    monkeypatch.setattr(channel, "MOST_UNSENT_BYTES", 1 << 20)
     at_the_door(tmp_path, work)
 
 

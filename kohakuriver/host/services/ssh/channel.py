@@ -1,6 +1,7 @@
 """SSH connections and channels in the shape of other connections: a channel is poured as every line is."""
 
 import asyncio
+from typing import cast
 
 import asyncssh
 from asyncssh.constants import MSG_IGNORE
@@ -8,17 +9,29 @@ from asyncssh.packet import SSHPacketLogger
 
 from kohakuriver.wire.line import HEAD_BYTES, LARGEST_BLOCK_BYTES, Line
 
+MOST_UNSENT_BYTES = 64 << 20
+
 
 class Connection(asyncssh.SSHServerConnection):
-    """A connection that sends nothing for nothing.
+    """A connection that sends nothing for nothing, and nothing more to a client that asks and asks and does not read.
+
+    How much may be under way is for the client to say, channel by channel (RFC 4254, 5.2), and asyncssh believes him.
 
     Before each packet asyncssh sends an empty one, which hides what CBC ciphers would show. There are none here
     (`algorithms.CIPHERS`), and it costs as many calls of the kernel as the bytes do.
     """
 
+    _carrier: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._carrier = cast(asyncio.WriteTransport, transport)
+        super().connection_made(transport)
+
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
         if pkttype != MSG_IGNORE:
             super().send_packet(pkttype, *args, handler=handler)
+            if self._carrier.get_write_buffer_size() > MOST_UNSENT_BYTES:
+                self.abort()
 
 
 class Channel(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
