@@ -27,6 +27,7 @@ from kohakuriver.system.veth import outer_end
 log = logging.getLogger(__name__)
 FACT = "overlay_part"
 COMING_SECONDS = 600.0  # how long a container may take to start
+SECOND_TRIES_SECONDS = (0.1, 0.5)
 MOST_PROBED = 4  # peers whose way is tried; one that does not answer costs two seconds
 
 
@@ -108,7 +109,7 @@ class Overlay:
         if part is None:
             return
         try:
-            healed = await asyncio.get_running_loop().run_in_executor(self._hands, lambda: self._reconcile(part))
+            healed = await self._make(part)
         except (Unavailable, EngineFailed) as failed:
             if self.trouble != str(failed):
                 log.warning("the overlay cannot be used error=%s", failed)
@@ -123,6 +124,15 @@ class Overlay:
         self.settled.set()
         if self._probed_for != part:
             self._narrow, self._probed_for = await asyncio.to_thread(_narrow_ways, part), part
+
+    async def _make(self, part: OverlayPart) -> int:
+        """As `_reconcile`; others change the firewall, too, so what goes wrong counts when it goes wrong again."""
+        loop = asyncio.get_running_loop()
+        for pause_seconds in SECOND_TRIES_SECONDS:
+            with suppress(Unavailable, EngineFailed):
+                return await loop.run_in_executor(self._hands, lambda: self._reconcile(part))
+            await self._clock.sleep(pause_seconds)
+        return await loop.run_in_executor(self._hands, lambda: self._reconcile(part))
 
     async def expect(self, address: str, owner_tag: int) -> None:
         """Let a container under this address through from its first moment on, before its port is known.

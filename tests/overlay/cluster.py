@@ -58,7 +58,9 @@ class OverlayCluster(Cluster):
         """The container of a running task."""
         daemon = self.machines[node].daemon
         assert daemon is not None
-        return Container(daemon, f"kohakuriver-task-{task_id}", self.task(task_id)["assigned_ip"])
+        address = self.task(task_id)["assigned_ip"]
+        assert address, f"it has no address in the overlay: {self.overlay()}\n{self.logs()}"
+        return Container(daemon, f"kohakuriver-task-{task_id}", address)
 
     def place(self, node: str, script: str = "sleep 3600", **spec: Any) -> "Container":
         """A container that runs on a node until the test is over."""
