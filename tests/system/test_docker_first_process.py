@@ -3,12 +3,14 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from kohakuriver.model.errors import EngineFailed
 from kohakuriver.system.docker_engine import DockerEngine
-from kohakuriver.system.engine import Exit, Phase
+from kohakuriver.system.engine import Exit, Observed, Phase, WorkloadKey
 from tests.docker_daemon import IMAGE, Daemon
 from tests.system.engine_rig import CLUSTER, NODE, Rig, exited, launch, printed, ran, stderr, stdout
 
@@ -78,6 +80,15 @@ def test_killed_by_somebody_else_its_end_is_what_docker_says(play: Play, docker_
     play(script)
 
 
+async def ended(engine: DockerEngine, key: WorkloadKey) -> Observed:
+    """What is seen of it once it has ended; before that nobody knows, without the daemon, whether it has."""
+    while True:
+        if await anext(engine.events()) == key:
+            with suppress(EngineFailed):
+                if (seen := await engine.observe(key)).phase is Phase.EXITED:
+                    return seen
+
+
 def test_an_end_is_known_and_a_signal_arrives_without_the_daemon(play: Play, docker_daemon: Daemon) -> None:
     async def script(engine: DockerEngine, rig: Rig) -> None:
         specs = [rig.shell("trap 'echo bye; exit 5' TERM; echo ready; sleep 60 & wait", task_id=n) for n in (1, 2)]
@@ -87,10 +98,8 @@ def test_an_end_is_known_and_a_signal_arrives_without_the_daemon(play: Play, doc
         await asyncio.to_thread(docker_daemon.kill)
         try:
             await engine.signal(specs[0].key, signal.SIGTERM)
-            while specs[0].key != await anext(engine.events()) or stdout(specs[0]) != b"ready\nbye\n":
-                pass
-            seen = await engine.observe(specs[0].key)
-            assert (seen.phase, seen.exit) == (Phase.EXITED, Exit(5))
+            seen = await ended(engine, specs[0].key)
+            assert seen.exit == Exit(5) and stdout(specs[0]) == b"ready\nbye\n"
         finally:
             await asyncio.to_thread(docker_daemon.restart)
         assert (await engine.observe(specs[1].key)).phase is Phase.RUNNING
