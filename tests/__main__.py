@@ -16,12 +16,15 @@ OK, FAILED, NONE_CHOSEN = WHOLE = 0, 1, 5  # as pytest exits when it was not bro
 
 
 def main(arguments: list[str]) -> int:
-    """Run both halves with these arguments of pytest, unless the first is broken off; return the exit code for both."""
+    """Run both halves, or the one that is named, with these arguments of pytest; return the exit code for both.
+
+    When the first is broken off, that is all.
+    """
     # Pytest hears it, too, and we wait until it has cleaned up.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     codes: list[int] = []
     told: list[str] = []
-    for suite in HOW:
+    for suite in [each for each in HOW if f"--suite={each}" in arguments] or HOW:
         code, outcome = run(suite, arguments)
         codes.append(code)
         told.append(outcome)
